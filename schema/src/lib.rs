@@ -1,0 +1,2 @@
+//! Door plate to come.
+pub mod bytes;
