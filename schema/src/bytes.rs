@@ -72,11 +72,7 @@ pub fn dec<'a, const N: usize>(label: &str, bytes: &'a [u8]) -> Result<[&'a [u8]
     for field in &mut fields {
         *field = take(&mut rest)?;
     }
-    if rest.is_empty() {
-        Ok(fields)
-    } else {
-        Err(DecodeError::Trailing)
-    }
+    if rest.is_empty() { Ok(fields) } else { Err(DecodeError::Trailing) }
 }
 
 /// A field of exactly `N` bytes.
@@ -211,7 +207,10 @@ mod tests {
         assert_eq!(dec::<2>("nexo/1/tess", &good), Err(DecodeError::Label));
         assert_eq!(dec::<1>("nexo/1/test", &good), Err(DecodeError::Count));
         assert_eq!(dec::<3>("nexo/1/test", &good), Err(DecodeError::Count));
-        assert_eq!(dec::<2>("nexo/1/test", &[&good[..], b"x"].concat()), Err(DecodeError::Trailing));
+        assert_eq!(
+            dec::<2>("nexo/1/test", &[&good[..], b"x"].concat()),
+            Err(DecodeError::Trailing)
+        );
         for cut in 0..good.len() {
             assert!(dec::<2>("nexo/1/test", &good[..cut]).is_err(), "cut at {cut}");
         }

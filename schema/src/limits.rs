@@ -1,0 +1,44 @@
+//! Bounds that both ends of the wire keep. Each has its reason.
+
+/// Largest request body and WebSocket frame, bytes: a 64 KiB payload, padded, sealed and in
+/// base64 (94 KiB), with key packets for 64 devices (112 KiB), and room to spare.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// Largest `cipher` once decoded, bytes: a 64 KiB body with Padmé padding and 80 bytes of seal.
+pub const MAX_CIPHER: usize = 80 * 1024;
+
+/// Largest `ad`, bytes as sent: it is routing advice, never content.
+pub const MAX_AD: usize = 4 * 1024;
+
+/// Most key packets in one message: devices per conversation (e2ee 2.2).
+pub const MAX_PACKETS: usize = 64;
+
+/// Largest key packet, bytes: a one-shot packet is 1,299, the post-quantum ratchet adds 2,272.
+pub const MAX_PACKET: usize = 4 * 1024;
+
+/// Items a page holds when the client does not say, and at most.
+pub const DEFAULT_PAGE: u32 = 200;
+/// Most items in one page.
+pub const MAX_PAGE: u32 = 1000;
+
+/// Seconds a login challenge lives.
+pub const CHALLENGE_TTL: u64 = 300;
+/// Live challenges one device may have; more replace the oldest.
+pub const MAX_CHALLENGES: usize = 8;
+
+/// One-time prekeys the relay keeps for a device (e2ee 2.2).
+pub const MAX_ONE_TIME_PREKEYS: usize = 200;
+/// Prekeys in one publication.
+pub const MAX_PREKEY_UPLOAD: usize = 100;
+/// Longest life of a fallback prekey, seconds: seven days active, thirty more accepted.
+pub const FALLBACK_PREKEY_TTL: u64 = 37 * 86_400;
+/// One-time prekeys one account may claim of one device, per hour and per day (e2ee 2.7).
+pub const CLAIMS_PER_HOUR: i64 = 5;
+/// See [`CLAIMS_PER_HOUR`].
+pub const CLAIMS_PER_DAY: i64 = 20;
+
+/// Send counters behind the highest one that the relay still tells apart (design 20).
+pub const DSEQ_WINDOW: u64 = 4096;
+
+/// Seconds a DPoP proof may be old, or ahead of the relay's clock (RFC 9449 section 11.1).
+pub const DPOP_SKEW: u64 = 60;

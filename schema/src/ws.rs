@@ -1,0 +1,131 @@
+//! WebSocket frames: JSON text.
+//!
+//! On `/ws?conv_id=` frames are the seed's envelopes, in both directions; the relay adds
+//! `sender_device`, `ts` and `sth_index`, and the sender's own envelope coming back is the
+//! acknowledgement. On `/ws` without `conv_id` the relay only rings: a [`Notice::Head`] says
+//! that something this device may read is in the log; the messages are read over REST.
+//! [`Notice`] frames carry `type`, envelopes never do.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::Problem;
+use crate::ids::{ConvId, DeviceId, MsgId};
+
+/// Close code: the token is not valid (seed).
+pub const CLOSE_UNAUTHORIZED: u16 = 4401;
+/// Close code: the device is not a participant of the conversation.
+pub const CLOSE_FORBIDDEN: u16 = 4403;
+/// Close code: a frame or parameter that does not parse.
+pub const CLOSE_MALFORMED: u16 = 4400;
+/// Close code: too many sockets or requests.
+pub const CLOSE_RATE_LIMITED: u16 = 4429;
+
+/// `cipher` in either of the seed's shapes; fanned out in the shape received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Cipher {
+    /// Base64 of the whole.
+    Text(String),
+    /// Ciphertext and nonce apart, base64 each; stored and shown by REST as n || c.
+    Split {
+        /// Ciphertext.
+        c: String,
+        /// Nonce.
+        n: String,
+    },
+}
+
+/// An envelope from a client.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Submit {
+    /// Version; 1 where given.
+    #[serde(default = "one")]
+    pub ver: u32,
+    /// The socket's conversation; another is refused.
+    pub conv_id: ConvId,
+    /// Made by the relay when absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub msg_id: Option<MsgId>,
+    /// The ciphertext.
+    pub cipher: Cipher,
+    /// A JSON object; `{}` when absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ad: Option<Box<RawValue>>,
+    /// Native: key packets, as over REST.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub packets: Option<BTreeMap<DeviceId, String>>,
+    /// Native: the send counter.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dseq: Option<u64>,
+}
+
+/// An envelope to a client.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// 1.
+    pub ver: u32,
+    /// The conversation.
+    pub conv_id: ConvId,
+    /// The message; in a deletion the deletion's target again.
+    pub msg_id: MsgId,
+    /// The sending device.
+    pub sender_device: DeviceId,
+    /// The ciphertext, in the shape received; empty text in a deletion.
+    pub cipher: Cipher,
+    /// As received; `{"type":"delete"}` in a deletion.
+    pub ad: Box<RawValue>,
+    /// The relay's time, Unix seconds.
+    pub ts: u64,
+    /// Position in the log, from 1.
+    pub sth_index: u64,
+    /// In a deletion: the message deleted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target_msg_id: Option<MsgId>,
+}
+
+/// Frames of the relay that are no envelopes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Notice {
+    /// Something this device may read was committed; the log has at least `size` entries.
+    Head {
+        /// Tree size.
+        size: u64,
+    },
+    /// A submitted envelope was refused; nothing of it was stored.
+    Nack {
+        /// The envelope, if it named itself.
+        msg_id: Option<MsgId>,
+        /// Why.
+        problem: Problem,
+    },
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_clients_frame_is_read() {
+        let conv = "ab".repeat(32);
+        let text = format!(
+            r#"{{"ver":1,"conv_id":"{conv}","msg_id":"m","cipher":{{"c":"Yw==","n":"bg=="}},"ad":{{"ts": 1}}}}"#
+        );
+        let frame: Submit = serde_json::from_str(&text).unwrap();
+        assert_eq!(frame.cipher, Cipher::Split { c: "Yw==".into(), n: "bg==".into() });
+        assert_eq!(frame.ad.unwrap().get(), r#"{"ts": 1}"#, "byte for byte");
+    }
+
+    #[test]
+    fn notices_are_told_apart_by_type() {
+        let json = serde_json::to_string(&Notice::Head { size: 7 }).unwrap();
+        assert_eq!(json, r#"{"type":"head","size":7}"#);
+    }
+}
