@@ -1,1 +1,2 @@
 //! Door plate to come.
+pub mod e2ee;

@@ -1,0 +1,73 @@
+//! The encryption core: Nexo E2EE v1, suite 0x01 (PROTOCOL.md; design/e2ee.md 2).
+//!
+//! What it promises: given verified public keys, [`seal_oneshot`] makes a message
+//! that only the addressed devices can open, and [`open_oneshot`] returns a body
+//! only if exactly the named sender sealed exactly these bytes for this device,
+//! conversation and message id. A device key signs four labelled statements
+//! (account events, prekeys, tombstones, relay logins) and nothing else.
+//!
+//! What it is not: it does no I/O, reads no clock and owns no random generator.
+//! Times and random bytes are arguments, and every function is a pure function of
+//! them. It decides nothing about trust: whether an account is the right one, its
+//! device still active, its log leaf included, its message a replay, is the
+//! caller's to check with what is returned here (fingerprints, leaves, envelope
+//! hashes, replay keys). It keeps no session; the ratchet is a later addition.
+//!
+//! What may be used here: `crate::e2ee`, `nexo_schema::bytes`, `thiserror` and the
+//! RustCrypto/dalek crates.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`keys`], [`kem`] | the key types, the strict key rule, X25519 and ML-KEM-768 |
+//! | [`ids`] | self-certifying ids, the handle rule |
+//! | [`sigchain`] | the genesis event of an account |
+//! | [`prekey`] | signed fallback and one-time prekeys |
+//! | [`pqxdh`] | the key agreement |
+//! | [`seal`] | the only AEAD call site |
+//! | [`padding`], [`packet`], [`envelope`] | the bytes of a message |
+//! | [`oneshot`] | whole messages, sealed and opened |
+//! | [`tombstone`], [`auth`], [`dpop`] | the other signed statements |
+//! | [`fingerprint`] | what people and scripts compare |
+#![warn(missing_docs)]
+
+pub mod auth;
+pub mod dpop;
+pub mod envelope;
+pub mod fingerprint;
+pub mod ids;
+mod kdf;
+pub mod kem;
+pub mod keys;
+pub mod oneshot;
+pub mod packet;
+pub mod padding;
+pub mod pqxdh;
+pub mod prekey;
+pub mod seal;
+pub mod sigchain;
+pub mod tombstone;
+
+#[cfg(test)]
+mod kat;
+
+pub use auth::sign_challenge;
+pub use envelope::MessageContext;
+pub use fingerprint::{account_fingerprint, parse_fingerprint, safety_number};
+pub use ids::{AccountId, ConversationId, DeviceId, EnvelopeHash, Handle, MessageId, SessionId};
+pub use keys::{
+    DevicePublic, DeviceSecret, DhPublic, FallbackSecret, LocalParty, OneTimeSecret, Party,
+};
+pub use oneshot::{
+    Incoming, OneShotRandomness, OpenRefused, Opened, Outgoing, Recipient, SealRefused,
+    SealedMessage, open_oneshot, seal_oneshot,
+};
+pub use packet::KeyPacket;
+pub use prekey::{FallbackPrekey, OneTimePrekey, SignedFallback, SignedOneTime, Validity};
+pub use seal::{Purpose, nx_open, nx_seal};
+pub use sigchain::{Account, Capabilities, SignedGenesis};
+pub use tombstone::Tombstone;
+
+/// X25519, Ed25519, ML-KEM-768, XChaCha20-Poly1305, HKDF-SHA256. It is in every
+/// signature over a prekey, every transcript and every header, so another suite
+/// can never be negotiated down to this one.
+pub const SUITE: u8 = 0x01;
