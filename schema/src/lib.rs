@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod bytes;
+pub mod checkpoint;
 pub mod entry;
 pub mod envelope;
 pub mod error;

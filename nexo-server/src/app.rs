@@ -1,0 +1,123 @@
+//! What every handler works with: the parts of a running relay, wired once.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use nexo_schema::error::ErrorCode;
+use nexo_schema::ids::Origin;
+
+use crate::LogReceipt;
+use crate::auth::dpop::DpopChecker;
+use crate::auth::token::{AccessTokens, ServerSecret};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::http::limits::Limits;
+use crate::log::{Denied, Log, SubmitError};
+use crate::relay::Rooms;
+use crate::store::{Item, Refusal, SqlLedger, Store, StoreError};
+
+/// Seconds after which a client whose request found the relay busy may come back.
+const RETRY_AFTER: u64 = 1;
+
+/// The relay's parts. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// See [`App`].
+pub struct Parts {
+    /// How the operator set the relay up.
+    pub config: Config,
+    /// The relay's one name.
+    pub origin: Origin,
+    /// Time, for everything that has to do with clients.
+    pub clock: Clock,
+    /// The database.
+    pub store: Store,
+    /// The log.
+    pub log: Log<SqlLedger>,
+    /// The bell.
+    pub rooms: Rooms,
+    /// Access tokens.
+    pub tokens: AccessTokens,
+    /// What refresh tokens are derived with.
+    pub secret: ServerSecret,
+    /// DPoP proofs.
+    pub dpop: DpopChecker,
+    /// Rates.
+    pub limits: Limits,
+}
+
+impl App {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Brings an item into the log and waits for its receipt.
+    ///
+    /// # Errors
+    /// [`ApiError`]: the refusal in the wire's words, or unavailable.
+    pub async fn submit(&self, item: Item) -> Result<LogReceipt, ApiError> {
+        let ticket = self.log.submit(item).map_err(|e| match e {
+            SubmitError::Full | SubmitError::Closed => unavailable(e.to_string()),
+        })?;
+        ticket.receipt().await.map_err(|denied| match denied {
+            Denied::Refused(refusal) => refusal.into(),
+            Denied::NotCommitted | Denied::OutcomeUnknown => unavailable(denied.to_string()),
+        })
+    }
+
+    /// Random bytes.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the system has none.
+    pub fn random<const N: usize>(&self) -> Result<[u8; N], ApiError> {
+        let mut bytes = [0; N];
+        getrandom::fill(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::ChallengeGone => ErrorCode::ChallengeInvalid,
+            Refusal::HandleTaken => ErrorCode::HandleTaken,
+            Refusal::DeviceTaken => ErrorCode::DeviceTaken,
+            Refusal::InviteSpent => ErrorCode::RegistrationClosed,
+            Refusal::DeviceBarred | Refusal::NotParticipant => ErrorCode::Forbidden,
+            Refusal::Conflict => ErrorCode::IdempotencyConflict,
+            Refusal::CounterUsed => ErrorCode::StateRollback,
+            Refusal::CounterForm | Refusal::WrongTarget => ErrorCode::BadRequest,
+            Refusal::DevicesChanged => ErrorCode::DeviceListStale,
+            Refusal::NoTarget => ErrorCode::NotFound,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<diesel::result::Error> for ApiError {
+    fn from(error: diesel::result::Error) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+fn unavailable(detail: String) -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, detail).retry_after(RETRY_AFTER)
+}

@@ -1,0 +1,384 @@
+//! The command line, as clap reads it. Names and defaults are a contract (design 22).
+//!
+//! Secrets are never flags: what stands on a command line can be read by every process.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nexo_schema::ids::Origin;
+
+use super::{Command, Config, ConfigError, CorsPolicy, Env, InviteOrder};
+use crate::auth::public_url::PublicUrl;
+
+const DAY: u64 = 86_400;
+
+const EXAMPLES: &str = "\
+Examples:
+  nexo-server                                   serve on 127.0.0.1:8000
+  nexo-server --data-dir /srv/nexo --listen 0.0.0.0:8000 \\
+      --origin relay.example.org --public-url https://relay.example.org
+  nexo-server vkey --data-dir /srv/nexo         print the log's key, for clients and auditors
+  nexo-server invite --data-dir /srv/nexo --uses 5 --expires 7
+
+";
+
+const FILES: &str = "\
+Environment (besides those above):
+  JWT_SECRET        secret of the access tokens, at least 32 bytes; never a flag
+  JWT_SECRET_FILE   a file that holds it
+  JWT_ISSUER        the tokens' issuer [default: nexo]
+  ACCESS_TTL_MIN    minutes an access token lives, 1 to 1440 [default: 15]
+  REFRESH_TTL_DAYS  days a refresh token lives, 1 to 365 [default: 7]
+  DB_URL            sqlite:///path/to/nexo.db or a path [default: nexo.db in the data directory]
+  STATE_DIRECTORY   the data directory under systemd, unless another is given
+  NEXO_LOG          what to log to stderr, e.g. info or nexo_server=debug (or RUST_LOG)
+
+Files in the data directory (by default $XDG_STATE_HOME/nexo/server):
+  log.key, time.key   the log's signing keys, mode 0600; back them up, they are the relay
+  jwt.secret          secret of the access tokens where none is configured, mode 0600
+  nexo.db             the database
+
+Exit codes: 0 done, 64 usage, 78 configuration; others are printed with their cause.";
+
+const TEMPLATE: &str =
+    "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}\n";
+
+#[derive(Parser)]
+#[command(name = "nexo-server", version, about = "The Nexo relay")]
+#[command(help_template = TEMPLATE, before_help = EXAMPLES, after_help = FILES)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Serve; the same as no subcommand
+    Serve(Box<ServeArgs>),
+    /// Print the log's verifier key, and nothing else
+    Vkey {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make an invite and print it, for relays with --registration invite
+    Invite {
+        #[command(flatten)]
+        place: Place,
+        /// Accounts it is good for
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        uses: u32,
+        /// Days until it is void
+        #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=365))]
+        expires: u64,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    /// Where keys, secret and database are
+    #[arg(long, value_name = "DIR", env = "NEXO_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", env = "NEXO_LISTEN", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// The relay's name in every signature; fixed with the first entry [default: made from the log key]
+    #[arg(long, env = "NEXO_ORIGIN", value_parser = Origin::parse)]
+    origin: Option<Origin>,
+    /// URL clients use, as their proofs name it; repeatable [default: http://<listen>]
+    #[arg(long, value_name = "URL", env = "NEXO_PUBLIC_URL", value_delimiter = ',')]
+    public_url: Vec<PublicUrl>,
+    /// Take only requests that prove their key (RFC 9449)
+    #[arg(long, env = "NEXO_REQUIRE_DPOP", value_parser = BoolishValueParser::new())]
+    require_dpop: bool,
+    /// Who may make an account
+    #[arg(long, value_name = "WHO", env = "NEXO_REGISTRATION", value_enum, default_value_t = Registration::Open)]
+    registration: Registration,
+    /// Web origin whose pages may call the API, or * for any without credentials; repeatable
+    #[arg(long, value_name = "ORIGIN", env = "NEXO_CORS_ORIGIN", value_delimiter = ',', value_parser = web_origin)]
+    cors_origin: Vec<String>,
+    /// Whether to limit how often clients may ask
+    #[arg(long, value_name = "SWITCH", env = "NEXO_RATE_LIMIT", value_enum, default_value_t = Switch::On)]
+    rate_limit: Switch,
+    /// Header in which the reverse proxy in front names the client's address; only behind one
+    #[arg(long, value_name = "NAME", env = "NEXO_CLIENT_IP_HEADER", value_parser = header_name)]
+    client_ip_header: Option<String>,
+    /// Seconds open requests and sockets get at shutdown
+    #[arg(long, value_name = "SECONDS", env = "NEXO_GRACE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    grace: u32,
+}
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Holders of an invite.
+    Invite,
+    /// Nobody.
+    Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Why there is no command to run.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// Help or version was asked for, or the command line is not one of ours.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+}
+
+impl Stop {
+    /// 0 for help and version, 64 for usage, 78 for configuration (sysexits).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(error) if error.use_stderr() => 64,
+            Self::Usage(_) => 0,
+            Self::Config(_) => 78,
+        }
+    }
+}
+
+/// Reads a command line, with what the environment adds. Touches no file but the one that
+/// `JWT_SECRET_FILE` names.
+///
+/// # Errors
+/// [`Stop`], with the exit code.
+pub fn parse(argv: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<Command, Stop> {
+    let cli = Cli::try_parse_from(argv)?;
+    Ok(match cli.action {
+        None => Command::Serve(Box::new(config(cli.serve, env)?)),
+        Some(Action::Serve(args)) => Command::Serve(Box::new(config(*args, env)?)),
+        Some(Action::Vkey { place }) => {
+            Command::Vkey { data_dir: super::data_dir(place.data_dir, env)? }
+        }
+        Some(Action::Invite { place, uses, expires }) => {
+            let data_dir = super::data_dir(place.data_dir, env)?;
+            let database = super::database(&data_dir, env)?;
+            Command::Invite(InviteOrder { data_dir, database, uses, lifetime: expires * DAY })
+        }
+    })
+}
+
+fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
+    let data_dir = super::data_dir(args.place.data_dir, env)?;
+    let (any, origins) = args.cors_origin.into_iter().partition::<Vec<_>, _>(|o| o == "*");
+    Ok(Config {
+        listen: args.listen,
+        origin: args.origin,
+        public_urls: args.public_url,
+        require_dpop: args.require_dpop,
+        registration: args.registration,
+        cors_origins: CorsPolicy { any: !any.is_empty(), origins },
+        rate_limit: args.rate_limit == Switch::On,
+        client_ip_header: args.client_ip_header,
+        grace: args.grace,
+        jwt_issuer: super::jwt_issuer(env)?,
+        jwt_secret: super::jwt_secret(&data_dir, env)?,
+        access_ttl: super::number("ACCESS_TTL_MIN", 15, (1, 1440), env)? * 60,
+        refresh_ttl: super::number("REFRESH_TTL_DAYS", 7, (1, 365), env)? * DAY,
+        database: super::database(&data_dir, env)?,
+        data_dir,
+    })
+}
+
+/// A web origin as browsers send it (RFC 6454 section 6.2): they match byte for byte.
+fn web_origin(text: &str) -> Result<String, &'static str> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |host: &str| {
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
+        !host.is_empty() && host.bytes().all(allowed)
+    };
+    if text == "*" || host.is_some_and(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected * or a web origin like https://app.example.org, without a path")
+    }
+}
+
+fn header_name(text: &str) -> Result<String, &'static str> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(token) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a header name like X-Real-IP")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+    use std::path::Path;
+
+    fn no_env(_: &str) -> Option<OsString> {
+        None
+    }
+
+    /// The defaults, with a data directory.
+    pub(crate) fn config(data_dir: &Path) -> Config {
+        let argv = ["nexo-server".into(), "--data-dir".into(), data_dir.into()];
+        match parse(argv, &no_env) {
+            Ok(Command::Serve(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn run(line: &str) -> Result<Command, Stop> {
+        parse(line.split_whitespace().map(OsString::from), &no_env)
+    }
+
+    fn served(line: &str) -> Config {
+        match run(line) {
+            Ok(Command::Serve(config)) => *config,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_work_with_and_without_the_word_serve() {
+        for line in [
+            "nexo-server --data-dir /d --listen 0.0.0.0:0 --rate-limit off",
+            "nexo-server serve --data-dir /d --listen 0.0.0.0:0 --rate-limit off",
+        ] {
+            let config = served(line);
+            assert_eq!(config.data_dir, Path::new("/d"));
+            assert_eq!(config.listen, "0.0.0.0:0".parse().unwrap());
+            assert!(!config.rate_limit);
+            assert_eq!(config.database, Path::new("/d/nexo.db"));
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = served("nexo-server --data-dir /d");
+        assert_eq!(config.listen, "127.0.0.1:8000".parse().unwrap());
+        assert_eq!((config.origin, config.require_dpop, config.rate_limit), (None, false, true));
+        assert_eq!(config.registration, Registration::Open);
+        assert_eq!(config.cors_origins, CorsPolicy::default());
+        assert_eq!((config.jwt_issuer.as_str(), config.grace), ("nexo", 20));
+        assert_eq!((config.access_ttl, config.refresh_ttl), (900, 7 * 86_400));
+        assert_eq!(config.client_ip_header, None);
+    }
+
+    #[test]
+    fn every_flag_is_read() {
+        let config = served(
+            "nexo-server --data-dir /d --origin relay.example.org --public-url https://a \
+             --public-url https://b,http://c:8000 --require-dpop --registration invite \
+             --cors-origin https://app.example.org --cors-origin * --grace 0 \
+             --client-ip-header X-Real-IP",
+        );
+        assert_eq!(config.origin.as_ref().unwrap().as_str(), "relay.example.org");
+        let urls: Vec<String> = config.public_urls.iter().map(PublicUrl::to_string).collect();
+        assert_eq!(urls, ["https://a", "https://b", "http://c:8000"]);
+        assert!(config.require_dpop && config.cors_origins.any);
+        assert_eq!(config.registration, Registration::Invite);
+        assert_eq!(config.cors_origins.origins, ["https://app.example.org"]);
+        assert_eq!((config.grace, config.client_ip_header.as_deref()), (0, Some("X-Real-IP")));
+        assert_eq!(served("nexo-server --data-dir /d").public_urls, []);
+    }
+
+    #[test]
+    fn the_seeds_environment_is_read() {
+        let env = |name: &str| {
+            let value = match name {
+                "JWT_ISSUER" => "mine",
+                "ACCESS_TTL_MIN" => "60",
+                "REFRESH_TTL_DAYS" => "30",
+                "DB_URL" => "sqlite:////srv/x.db",
+                _ => return None,
+            };
+            Some(OsString::from(value))
+        };
+        let argv = ["nexo-server", "--data-dir", "/d"].map(OsString::from);
+        let Ok(Command::Serve(config)) = parse(argv, &env) else { panic!() };
+        assert_eq!(config.jwt_issuer, "mine");
+        assert_eq!((config.access_ttl, config.refresh_ttl), (3600, 30 * 86_400));
+        assert_eq!(config.database, Path::new("/srv/x.db"));
+        let bad = |name: &str| (name == "ACCESS_TTL_MIN").then(|| OsString::from("0"));
+        let argv = ["nexo-server", "--data-dir", "/d"].map(OsString::from);
+        assert_eq!(parse(argv, &bad).unwrap_err().exit_code(), 78);
+    }
+
+    #[test]
+    fn the_other_commands_are_read() {
+        let Ok(Command::Vkey { data_dir }) = run("nexo-server vkey --data-dir /d") else {
+            panic!()
+        };
+        assert_eq!(data_dir, Path::new("/d"));
+        let line = "nexo-server invite --data-dir /d --uses 5 --expires 2";
+        let Ok(Command::Invite(order)) = run(line) else { panic!() };
+        assert_eq!((order.uses, order.lifetime), (5, 172_800));
+        assert_eq!(order.database, Path::new("/d/nexo.db"));
+        let Ok(Command::Invite(order)) = run("nexo-server invite --data-dir /d") else { panic!() };
+        assert_eq!((order.uses, order.lifetime), (1, 604_800));
+    }
+
+    #[test]
+    fn what_is_no_command_line_exits_64() {
+        for line in [
+            "nexo-server --lissen 1",
+            "nexo-server --listen 8000",
+            "nexo-server --listen localhost",
+            "nexo-server --origin a+b",
+            "nexo-server --public-url relay.example.org",
+            "nexo-server --public-url https://a?b",
+            "nexo-server --registration maybe",
+            "nexo-server --cors-origin https://a/",
+            "nexo-server --cors-origin null",
+            "nexo-server --cors-origin https://A.example",
+            "nexo-server --rate-limit maybe",
+            "nexo-server --grace -1",
+            "nexo-server --client-ip-header a:b",
+            "nexo-server --jwt-secret x",
+            "nexo-server vkey --listen 127.0.0.1:1",
+            "nexo-server invite --uses 0",
+            "nexo-server invite --expires 366",
+            "nexo-server bogus",
+        ] {
+            assert_eq!(run(line).unwrap_err().exit_code(), 64, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_leads_with_examples_and_names_every_variable_and_file() {
+        let stop = run("nexo-server --help").unwrap_err();
+        assert_eq!(stop.exit_code(), 0);
+        let help = stop.to_string();
+        let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word} is not in help"));
+        assert!(at("Examples:") < at("Usage:"));
+        for word in
+            ["JWT_SECRET_FILE", "DB_URL", "NEXO_DATA_DIR", "NEXO_LOG", "jwt.secret", "--grace"]
+        {
+            at(word);
+        }
+        assert_eq!(run("nexo-server --version").unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,250 @@
+//! Registering, logging in, refreshing (design 5 to 7).
+//!
+//! `register` only asks: it keeps a challenge and the request, nothing else. `verify` proves
+//! possession of the key and only then makes the account, through the log, using the challenge
+//! up in the same transaction.
+
+use nexo_schema::bytes::from_base64;
+use nexo_schema::error::ErrorCode;
+use nexo_schema::http::{Challenge, RefreshRequest, RegisterRequest, Tokens, VerifyRequest};
+use nexo_schema::ids::DeviceId;
+use nexo_schema::limits::CHALLENGE_TTL;
+use rocket::serde::json::Json;
+use rocket::{State, post};
+
+use super::body::Body;
+use super::guard::{ClientAddress, Proof};
+use crate::App;
+use crate::auth::challenge;
+use crate::auth::proposal::Proposal;
+use crate::auth::token;
+use crate::config::Registration as Mode;
+use crate::error::ApiError;
+use crate::store::{
+    Account, Conn, Device, Item, Login, Pending, RotateError, StoreError, device_by_id,
+    find_account, live_challenges, put_challenge, put_login, rotate, take_challenge,
+};
+
+#[post("/auth/register", data = "<body>")]
+pub(super) async fn register(
+    body: Body<RegisterRequest>,
+    address: ClientAddress,
+    app: &State<App>,
+) -> Result<Json<Challenge>, ApiError> {
+    app.limits.auth(address.0)?;
+    let now = app.clock.seconds();
+    let mut proposal = Proposal::read(&app.origin, &body.value)?;
+    let (handle, wanted) = (proposal.handle.clone(), proposal.device.clone());
+    let (account, holder) =
+        app.store.read(move |conn| owners(conn, &handle, &wanted)).await?;
+    match account {
+        Some(account) => proposal.device = known_device(&proposal, &account, app).await?,
+        None if holder.is_some() => {
+            return Err(ApiError::new(ErrorCode::DeviceTaken, "the device id has another key"));
+        }
+        None => open_to(app.config.registration, proposal.invite.is_some())?,
+    }
+    let exp = now + CHALLENGE_TTL;
+    let nonce = challenge::nonce(&app.origin, &proposal.device, &body.bytes, exp)?;
+    let pending = Pending { nonce: nonce.clone(), request: body.bytes };
+    let device_id = proposal.device.clone();
+    app.store
+        .write(move |conn| put_challenge(conn, &proposal.device, &pending, exp, now))
+        .await?;
+    Ok(Json(Challenge { nonce, exp, device_id }))
+}
+
+#[post("/auth/verify", data = "<body>")]
+pub(super) async fn verify(
+    body: Body<VerifyRequest>,
+    proof: Proof,
+    address: ClientAddress,
+    app: &State<App>,
+) -> Result<Json<Tokens>, ApiError> {
+    app.limits.auth(address.0)?;
+    let now = app.clock.seconds();
+    let device = DeviceId::parse(&body.value.device_id)
+        .map_err(|e| ApiError::new(ErrorCode::BadRequest, e.to_string()))?;
+    let signature = signature(&body.value.signature)?;
+    let (pending, known) = {
+        let device = device.clone();
+        app.store
+            .read(move |conn| {
+                let pending = live_challenges(conn, &device, now)?;
+                Ok::<_, StoreError>((pending, device_by_id(conn, &device)?))
+            })
+            .await?
+    };
+    let (proposal, nonce) = answered(app, &pending, &signature)?;
+    let jkt = proof.bound_to(&proposal.key)?;
+    let device = match known {
+        Some(known) => log_in(app, known, nonce, now).await?,
+        None => create(app, proposal, device, nonce).await?,
+    };
+    issue(app, device, jkt, now).await
+}
+
+#[post("/auth/refresh", data = "<body>")]
+pub(super) async fn refresh(
+    body: Body<RefreshRequest>,
+    proof: Proof,
+    address: ClientAddress,
+    app: &State<App>,
+) -> Result<Json<Tokens>, ApiError> {
+    app.limits.auth(address.0)?;
+    let now = app.clock.seconds();
+    let successor = token::successor(&app.secret, &body.value.refresh);
+    let (hash, next) = (token::refresh_hash(&body.value.refresh), token::refresh_hash(&successor));
+    let exp = now + app.config.refresh_ttl;
+    // A reused token ends its family, and that must be committed: so it is no error inside.
+    let rotated = app
+        .store
+        .write(move |conn| match rotate(conn, &hash, &next, exp, now) {
+            Ok(login) => {
+                let device = device_by_id(conn, &login.device)?;
+                Ok(Ok((login, device)))
+            }
+            Err(RotateError::Store(error)) => Err(ApiError::from(error)),
+            Err(refusal) => Ok(Err(refusal)),
+        })
+        .await?;
+    let (login, device) =
+        rotated.map_err(|e| ApiError::new(ErrorCode::RefreshInvalid, e.to_string()))?;
+    let device = device
+        .filter(|d| d.is_active(now))
+        .ok_or_else(|| ApiError::new(ErrorCode::RefreshInvalid, "the device is no longer active"))?;
+    let jkt = proof.bound_to_bytes(&device.key)?;
+    if login.jkt.is_some() && jkt != login.jkt {
+        let detail = "this refresh token is bound to a key; send a DPoP proof of it";
+        return Err(ApiError::new(ErrorCode::DpopInvalid, detail));
+    }
+    tokens(app, &device, jkt.or(login.jkt), successor, now).map(Json)
+}
+
+/// The account of the handle, and the device of that id.
+fn owners(
+    conn: &mut Conn,
+    handle: &nexo_schema::ids::Handle,
+    device: &DeviceId,
+) -> Result<(Option<Account>, Option<Device>), StoreError> {
+    Ok((find_account(conn, handle)?, device_by_id(conn, device)?))
+}
+
+/// The device with the proposed key, if the handle's account is the proposed one or has it.
+async fn known_device(
+    proposal: &Proposal,
+    account: &Account,
+    app: &App,
+) -> Result<DeviceId, ApiError> {
+    let (id, now) = (account.id, app.clock.seconds());
+    let devices =
+        app.store.read(move |conn| crate::store::active_devices(conn, &id, now)).await?;
+    let ours = devices.into_iter().find(|d| d.key == *proposal.key.as_bytes());
+    let ours = ours.ok_or_else(|| {
+        ApiError::new(ErrorCode::HandleTaken, "the handle belongs to another key")
+    })?;
+    if proposal.named && ours.id != proposal.device {
+        let detail = "this key is registered under another device id";
+        return Err(ApiError::new(ErrorCode::DeviceTaken, detail));
+    }
+    Ok(ours.id)
+}
+
+fn open_to(mode: Mode, invited: bool) -> Result<(), ApiError> {
+    let detail = match mode {
+        Mode::Open => return Ok(()),
+        Mode::Invite if invited => return Ok(()),
+        Mode::Invite => "this relay takes new accounts by invite; send `invite`",
+        Mode::Closed => "this relay takes no new accounts",
+    };
+    Err(ApiError::new(ErrorCode::RegistrationClosed, detail))
+}
+
+fn signature(text: &str) -> Result<[u8; 64], ApiError> {
+    from_base64(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+        ApiError::new(ErrorCode::BadRequest, "signature: expected 64 bytes in base64")
+    })
+}
+
+/// The challenge that was signed, and the request it was given for. Trying each live one means
+/// that nobody can void a login in flight by asking for another challenge.
+fn answered(
+    app: &App,
+    pending: &[Pending],
+    signature: &[u8; 64],
+) -> Result<(Proposal, String), ApiError> {
+    for challenge in pending {
+        let Ok(request) = serde_json::from_slice::<RegisterRequest>(&challenge.request) else {
+            continue;
+        };
+        let proposal = Proposal::read(&app.origin, &request)?;
+        if proposal.key.verify(challenge.nonce.as_bytes(), signature) {
+            return Ok((proposal, challenge.nonce.clone()));
+        }
+    }
+    Err(ApiError::new(ErrorCode::ChallengeInvalid, "no live challenge has this answer"))
+}
+
+async fn log_in(app: &App, device: Device, nonce: String, now: u64) -> Result<Device, ApiError> {
+    let taken = app.store.write(move |conn| take_challenge(conn, &nonce, now)).await?;
+    if !taken {
+        return Err(ApiError::new(ErrorCode::ChallengeInvalid, "the challenge was used"));
+    }
+    if !device.is_active(now) {
+        return Err(ApiError::new(ErrorCode::Unauthorized, "the device is revoked or expired"));
+    }
+    Ok(device)
+}
+
+/// Makes the account: the one place where a stranger's word becomes a row.
+async fn create(
+    app: &App,
+    proposal: Proposal,
+    device: DeviceId,
+    nonce: String,
+) -> Result<Device, ApiError> {
+    open_to(app.config.registration, proposal.invite.is_some())?;
+    let by_invite = app.config.registration == Mode::Invite;
+    let item = proposal.into_registration(device.clone(), nonce.clone(), by_invite);
+    let placed = app.submit(Item::Register(item)).await?;
+    let made = app.store.read(move |conn| device_by_id(conn, &device)).await?;
+    let made = made.ok_or_else(|| ApiError::internal("a registered device has no row"))?;
+    match placed.known {
+        true => log_in(app, made, nonce, app.clock.seconds()).await,
+        false => Ok(made),
+    }
+}
+
+async fn issue(
+    app: &App,
+    device: Device,
+    jkt: Option<String>,
+    now: u64,
+) -> Result<Json<Tokens>, ApiError> {
+    let refresh = token::new_refresh()?;
+    let hash = token::refresh_hash(&refresh);
+    let login = Login { device: device.id.clone(), jkt: jkt.clone(), family: app.random()? };
+    let exp = now + app.config.refresh_ttl;
+    app.store.write(move |conn| put_login(conn, &login, &hash, exp, now)).await?;
+    tokens(app, &device, jkt, refresh, now).map(Json)
+}
+
+fn tokens(
+    app: &App,
+    device: &Device,
+    jkt: Option<String>,
+    refresh: String,
+    now: u64,
+) -> Result<Tokens, ApiError> {
+    let token_type = if jkt.is_some() { "DPoP" } else { "Bearer" };
+    let access = app.tokens.mint(&device.id, &device.handle, jkt.as_deref(), now)?;
+    Ok(Tokens {
+        access,
+        refresh,
+        token_type: token_type.to_owned(),
+        expires_in: app.config.access_ttl,
+        device_id: device.id.clone(),
+        account_id: device.account,
+        account_sth_index: device.account_index,
+    })
+}

@@ -1,0 +1,50 @@
+//! Request bodies: bounded, JSON, with the exact bytes kept beside the parsed value.
+
+use nexo_schema::error::ErrorCode;
+use nexo_schema::limits::MAX_BODY;
+use rocket::Request;
+use rocket::data::{Data, FromData, Outcome, ToByteUnit as _};
+use rocket::http::Status;
+use serde::de::DeserializeOwned;
+
+use crate::error::{ApiError, remember};
+
+/// A JSON body. Whatever `Content-Type` says: the seed's clients differ, the parser does not.
+pub struct Body<T> {
+    /// As received: what a login nonce hashes.
+    pub bytes: Vec<u8>,
+    /// As read.
+    pub value: T,
+}
+
+#[rocket::async_trait]
+impl<'r, T: DeserializeOwned> FromData<'r> for Body<T> {
+    type Error = ();
+
+    async fn from_data(request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r, Self> {
+        match read(data).await {
+            Ok(body) => Outcome::Success(body),
+            Err(error) => {
+                let status = Status::new(error.status());
+                remember(request, error);
+                Outcome::Error((status, ()))
+            }
+        }
+    }
+}
+
+async fn read<T: DeserializeOwned>(data: Data<'_>) -> Result<Body<T>, ApiError> {
+    let bytes = data
+        .open(MAX_BODY.bytes())
+        .into_bytes()
+        .await
+        .map_err(|_| ApiError::new(ErrorCode::BadRequest, "the body ended early"))?;
+    if !bytes.is_complete() {
+        let detail = format!("a body is at most {MAX_BODY} bytes long");
+        return Err(ApiError::new(ErrorCode::TooLarge, detail));
+    }
+    let bytes = bytes.into_inner();
+    let value = serde_json::from_slice(&bytes)
+        .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("the body: {e}")))?;
+    Ok(Body { bytes, value })
+}

@@ -1,0 +1,168 @@
+//! Who asks: the only way a handler learns of a device.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use nexo_schema::error::ErrorCode;
+use rocket::Request;
+use rocket::http::Status;
+use rocket::outcome::Outcome as O;
+use rocket::request::{FromRequest, Outcome};
+
+use crate::App;
+use crate::auth::dpop::{Binding, DpopPolicy, Proven};
+use crate::auth::keys::DeviceKey;
+use crate::error::{ApiError, remember};
+use crate::store::{Device, device_by_id};
+
+/// The device behind a valid access token, active now, its proof checked where one is due.
+pub struct Caller(pub Device);
+
+/// The peer's address, for limits on those who have no token yet.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub IpAddr);
+
+/// A DPoP proof that came without an access token: on the routes that hand tokens out.
+pub struct Proof(Option<Proven>);
+
+impl Proof {
+    /// The thumbprint to bind a token to, if a proof came; it must be by this key.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DpopInvalid`] if the proof is by another key.
+    pub fn bound_to(&self, key: &DeviceKey) -> Result<Option<String>, ApiError> {
+        self.bound_to_bytes(key.as_bytes())
+    }
+
+    /// As [`Proof::bound_to`], for a stored key.
+    ///
+    /// # Errors
+    /// As [`Proof::bound_to`].
+    pub fn bound_to_bytes(&self, key: &[u8; 32]) -> Result<Option<String>, ApiError> {
+        match &self.0 {
+            None => Ok(None),
+            Some(proven) if proven.key == *key => Ok(Some(proven.jkt.clone())),
+            Some(_) => {
+                Err(ApiError::new(ErrorCode::DpopInvalid, "the proof is by another key"))
+            }
+        }
+    }
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Caller {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let Some(app) = request.rocket().state::<App>() else {
+            return refuse(request, ApiError::internal("the app is not attached"));
+        };
+        match authenticate(app, request).await {
+            Ok(device) => Outcome::Success(Self(device)),
+            Err(error) => refuse(request, error),
+        }
+    }
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for ClientAddress {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        // Absent only for requests that did not come over a socket.
+        Outcome::Success(Self(request.client_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))))
+    }
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Proof {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let Some(app) = request.rocket().state::<App>() else {
+            return refuse(request, ApiError::internal("the app is not attached"));
+        };
+        match proof(app, request, None) {
+            Ok(None) if app.config.require_dpop => {
+                let detail = "this relay binds tokens to keys; send a DPoP proof";
+                refuse(request, ApiError::new(ErrorCode::DpopInvalid, detail))
+            }
+            Ok(proven) => Outcome::Success(Self(proven)),
+            Err(error) => refuse(request, error),
+        }
+    }
+}
+
+fn refuse<T>(request: &Request<'_>, error: ApiError) -> Outcome<T, ()> {
+    let status = Status::new(error.status());
+    remember(request, error);
+    O::Error((status, ()))
+}
+
+async fn authenticate(app: &App, request: &Request<'_>) -> Result<Device, ApiError> {
+    let token = bearer(request).ok_or_else(|| {
+        ApiError::new(ErrorCode::Unauthorized, "send an access token in Authorization")
+    })?;
+    let device = device_of(app, token).await?;
+    check_binding(app, request, token, &device)?;
+    Ok(device.0)
+}
+
+/// A device and the key thumbprint its token is bound to.
+type Authenticated = (Device, Option<String>);
+
+/// Looks a token's device up, on every request: revocation and expiry act at once.
+///
+/// # Errors
+/// [`ErrorCode::Unauthorized`].
+pub async fn device_of(app: &App, token: &str) -> Result<Authenticated, ApiError> {
+    let now = app.clock.seconds();
+    let access = app.tokens.check(token, now)?;
+    let id = access.device.clone();
+    let device = app.store.read(move |conn| device_by_id(conn, &id)).await?;
+    let device = device.filter(|d| d.is_active(now)).ok_or_else(|| {
+        ApiError::new(ErrorCode::Unauthorized, "the device is unknown, revoked or expired")
+    })?;
+    Ok((device, access.jkt))
+}
+
+/// A bound token wants a proof by its key with every request; a relay with `require_dpop` wants
+/// every token bound.
+///
+/// # Errors
+/// [`ErrorCode::DpopInvalid`].
+pub fn check_binding(
+    app: &App,
+    request: &Request<'_>,
+    token: &str,
+    (device, jkt): &Authenticated,
+) -> Result<(), ApiError> {
+    let proven = proof(app, request, Some(token))?;
+    DpopPolicy { require: app.config.require_dpop }.judge(jkt.as_deref(), proven.as_ref())?;
+    match proven {
+        Some(proven) if jkt.is_some() && proven.key != device.key => Err(Binding::OtherKey.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The token of `Authorization: Bearer` or `DPoP` (RFC 9449 section 7.1).
+#[must_use]
+pub fn bearer<'r>(request: &'r Request<'_>) -> Option<&'r str> {
+    let (scheme, token) = request.headers().get_one("Authorization")?.split_once(' ')?;
+    let known = ["bearer", "dpop"].iter().any(|s| scheme.eq_ignore_ascii_case(s));
+    known.then_some(token.trim())
+}
+
+fn proof(
+    app: &App,
+    request: &Request<'_>,
+    token: Option<&str>,
+) -> Result<Option<Proven>, ApiError> {
+    let mut headers = request.headers().get("DPoP");
+    let Some(jws) = headers.next() else { return Ok(None) };
+    if headers.next().is_some() {
+        return Err(ApiError::new(ErrorCode::DpopInvalid, "more than one DPoP header"));
+    }
+    let method = request.method().as_str();
+    let path = request.uri().path();
+    Ok(Some(app.dpop.check(jws, method, path.as_str(), token, app.clock.seconds())?))
+}

@@ -1,0 +1,279 @@
+//! Sending, listing and deleting messages.
+
+use nexo_schema::bytes::to_hex;
+use nexo_schema::error::ErrorCode;
+use nexo_schema::http::{DeleteRequest, DeleteResponse, Page, SendRequest, SendResponse};
+use nexo_schema::ids::{ConvId, DeviceId, MsgId};
+use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
+use nexo_schema::ws::Cipher;
+use rocket::http::Status;
+use rocket::request::{FromRequest, Outcome};
+use rocket::serde::json::Json;
+use rocket::{FromForm, Request, State, get, post};
+
+use super::body::Body;
+use super::guard::Caller;
+use super::present;
+use super::submission::{Draft, deletion};
+use crate::App;
+use crate::error::{ApiError, remember};
+use crate::store::{
+    Conn, Device, Feed, Item, StoreError, StoredItem, StoredTiles, feed, is_participant,
+    message_by_id, newest_head, page_after, page_since,
+};
+
+/// `Idempotency-Key`: the `msg_id` of a client that has no place for one in its body. The
+/// draft standard quotes it; both spellings mean the same key.
+pub(super) struct IdempotencyKey(Option<MsgId>);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for IdempotencyKey {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let Some(text) = request.headers().get_one("Idempotency-Key") else {
+            return Outcome::Success(Self(None));
+        };
+        let bare = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+        match MsgId::parse(bare) {
+            Ok(key) => Outcome::Success(Self(Some(key))),
+            Err(error) => {
+                let detail = format!("Idempotency-Key: {error}");
+                remember(request, ApiError::new(ErrorCode::BadRequest, detail));
+                Outcome::Error((Status::BadRequest, ()))
+            }
+        }
+    }
+}
+
+#[post("/messages?<receipt>", data = "<body>")]
+pub(super) async fn send(
+    body: Body<SendRequest>,
+    receipt: Option<&str>,
+    key: IdempotencyKey,
+    caller: Caller,
+    app: &State<App>,
+) -> Result<Json<SendResponse>, ApiError> {
+    let device = caller.0;
+    app.limits.write(&device.id)?;
+    let request = body.value;
+    let msg_id = match request.msg_id.or(key.0) {
+        Some(msg_id) => msg_id,
+        None => app.new_msg_id()?,
+    };
+    let draft = Draft {
+        conv: request.conv_id,
+        msg_id: msg_id.clone(),
+        cipher: &Cipher::Text(request.cipher),
+        ad: Some(&request.ad),
+        packets: request.packets.as_ref(),
+        dseq: request.dseq,
+    };
+    let message = draft.into_message(&app.origin, &device)?;
+    member(app, &request.conv_id, &device).await?;
+    let placed = app.submit(Item::Message(message)).await?;
+    let (conv, reader) = (request.conv_id, device.id.clone());
+    let row = app.store.read(move |conn| message_by_id(conn, &conv, &msg_id, &reader)).await?;
+    let row = row.ok_or_else(|| ApiError::internal("a placed message has no row"))?;
+    let receipt = match device.native || wanted(receipt) {
+        true => Some(present::receipt(app, &placed).await?),
+        false => None,
+    };
+    let message = present::item(row)?;
+    Ok(Json(SendResponse { ok: true, message, duplicate: placed.known, receipt }))
+}
+
+#[post("/messages/delete?<receipt>", data = "<body>")]
+pub(super) async fn delete(
+    body: Body<DeleteRequest>,
+    receipt: Option<&str>,
+    caller: Caller,
+    app: &State<App>,
+) -> Result<Json<DeleteResponse>, ApiError> {
+    let device = caller.0;
+    app.limits.write(&device.id)?;
+    member(app, &body.value.conv_id, &device).await?;
+    let item = deletion(&body.value, &app.origin, &device)?;
+    let placed = app.submit(Item::Deletion(item)).await?;
+    let receipt = match device.native || wanted(receipt) {
+        true => Some(present::receipt(app, &placed).await?),
+        false => None,
+    };
+    let sth_index = placed.index + 1;
+    Ok(Json(DeleteResponse { ok: true, sth_index, duplicate: placed.known, receipt }))
+}
+
+/// The query of both lists.
+#[derive(FromForm)]
+pub(super) struct Range<'r> {
+    /// Unix seconds, exclusive; the seed's.
+    since: Option<&'r str>,
+    /// Position, exclusive; what loses nothing.
+    after: Option<&'r str>,
+    limit: Option<&'r str>,
+    proofs: Option<&'r str>,
+    tree_size: Option<&'r str>,
+}
+
+#[get("/messages/<conv_id>?<range..>")]
+pub(super) async fn list(
+    conv_id: &str,
+    range: Range<'_>,
+    caller: Caller,
+    app: &State<App>,
+) -> Result<Json<Page>, ApiError> {
+    let device = caller.0;
+    let conv = ConvId::parse(conv_id)
+        .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("conv_id: {e}")))?;
+    let wish = Wish::read(&range)?;
+    member(app, &conv, &device).await?;
+    let page = app
+        .store
+        .snapshot(move |conn| wish.page(conn, &Feed::Conversation(conv), &device))
+        .await?;
+    Ok(Json(page))
+}
+
+#[get("/messages?<range..>")]
+pub(super) async fn everything(
+    range: Range<'_>,
+    caller: Caller,
+    app: &State<App>,
+) -> Result<Json<Page>, ApiError> {
+    let device = caller.0;
+    let wish = Wish::read(&range)?;
+    if wish.since.is_some() {
+        let detail = "since: lists of all conversations go by `after`";
+        return Err(ApiError::new(ErrorCode::BadRequest, detail));
+    }
+    let page = app
+        .store
+        .snapshot(move |conn| wish.page(conn, &Feed::Account(device.account), &device))
+        .await?;
+    Ok(Json(page))
+}
+
+/// Participants only; to anyone else the conversation does not exist.
+async fn member(app: &App, conv: &ConvId, device: &Device) -> Result<(), ApiError> {
+    let (conv, account) = (*conv, device.account);
+    match app.store.read(move |conn| is_participant(conn, &conv, &account)).await? {
+        true => Ok(()),
+        false => Err(ApiError::new(ErrorCode::Forbidden, "not a participant of the conversation")),
+    }
+}
+
+fn wanted(flag: Option<&str>) -> bool {
+    matches!(flag, Some("1" | "true"))
+}
+
+/// A list query, read.
+struct Wish {
+    since: Option<u64>,
+    after: Option<u64>,
+    limit: u32,
+    proofs: bool,
+    tree_size: Option<u64>,
+}
+
+impl Wish {
+    fn read(range: &Range<'_>) -> Result<Self, ApiError> {
+        let limit = number("limit", range.limit)?.unwrap_or(u64::from(DEFAULT_PAGE));
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, MAX_PAGE);
+        Ok(Self {
+            since: number("since", range.since)?,
+            after: number("after", range.after)?,
+            limit,
+            proofs: wanted(range.proofs),
+            tree_size: number("tree_size", range.tree_size)?,
+        })
+    }
+
+    /// By `after`: messages and deletions. Otherwise, as the seed: messages, those behind
+    /// `since`, the page ending on a whole second where one fits.
+    fn page(&self, conn: &mut Conn, of: &Feed, device: &Device) -> Result<Page, ApiError> {
+        let (rows, more) = match (of, self.after) {
+            (Feed::Conversation(conv), None) => self.seed_rows(conn, conv, &device.id)?,
+            _ => {
+                let rows =
+                    feed(conn, of, &device.id, self.after.unwrap_or(0), self.limit + 1)?;
+                cut(rows, self.limit as usize, |_| {})
+            }
+        };
+        let next = rows.last().map_or(self.after.unwrap_or(0), |row| row.index);
+        let items = rows.into_iter().map(present::item).collect::<Result<_, _>>()?;
+        let mut page = Page { items, next, more, head: None, consistency: None };
+        if self.proofs {
+            self.prove(conn, &mut page)?;
+        }
+        Ok(page)
+    }
+
+    fn seed_rows(
+        &self,
+        conn: &mut Conn,
+        conv: &ConvId,
+        reader: &DeviceId,
+    ) -> Result<(Vec<StoredItem>, bool), StoreError> {
+        let after = match self.since {
+            Some(since) => page_since(conn, since)?,
+            None => 0,
+        };
+        let rows = page_after(conn, conv, reader, after, self.limit + 1)?;
+        Ok(cut(rows, self.limit as usize, whole_seconds))
+    }
+
+    fn prove(&self, conn: &mut Conn, page: &mut Page) -> Result<(), ApiError> {
+        let head = newest_head(conn)?.ok_or_else(|| ApiError::internal("there is no head"))?;
+        for item in &mut page.items {
+            let path = present::path(item.sth_index, head.size, &mut StoredTiles(conn))?;
+            item.inclusion = Some(path);
+        }
+        if let Some(from) = self.tree_size {
+            page.consistency = Some(present::between(from, head.size, &mut StoredTiles(conn))?);
+        }
+        page.head = Some(String::from_utf8_lossy(&head.note).into_owned());
+        Ok(())
+    }
+}
+
+/// The page, and whether there is more: rows were asked for with one to spare.
+fn cut(
+    mut rows: Vec<StoredItem>,
+    limit: usize,
+    tidy: impl Fn(&mut Vec<StoredItem>),
+) -> (Vec<StoredItem>, bool) {
+    let more = rows.len() > limit;
+    if more {
+        tidy(&mut rows);
+        rows.truncate(limit);
+    }
+    (rows, more)
+}
+
+/// Drops the last, perhaps incomplete second, so that `since=<last ts>` misses nothing. A
+/// second that fills the whole page stays; then only `after` goes on without loss.
+fn whole_seconds(rows: &mut Vec<StoredItem>) {
+    let Some(last) = rows.last().map(|row| row.ts) else { return };
+    let whole = rows.partition_point(|row| row.ts < last);
+    if whole > 0 {
+        rows.truncate(whole);
+    }
+}
+
+/// A non-negative number in a query.
+pub(super) fn number(name: &str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
+    let read = |text: &str| {
+        text.parse().map_err(|_| {
+            ApiError::new(ErrorCode::BadRequest, format!("{name}: expected a whole number"))
+        })
+    };
+    text.map(read).transpose()
+}
+
+impl App {
+    /// A message id for a client that gave none.
+    pub(crate) fn new_msg_id(&self) -> Result<MsgId, ApiError> {
+        let random: [u8; 16] = self.random()?;
+        MsgId::parse(&to_hex(&random)).map_err(|e| ApiError::internal(e.to_string()))
+    }
+}

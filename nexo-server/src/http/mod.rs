@@ -1,0 +1,54 @@
+//! The REST API: every route on one screen.
+//!
+//! A handler parses, authorises, calls and maps; it cannot build an index, a checkpoint or a
+//! row. What refuses a request answers problem+json, Rocket's own refusals included.
+
+pub mod guard;
+pub mod headers;
+pub mod limits;
+pub mod present;
+pub mod submission;
+
+mod accounts;
+mod body;
+mod conversations;
+mod health;
+mod log;
+mod messages;
+mod prekeys;
+
+use rocket::{Route, routes};
+
+/// Every route, the socket's included.
+#[must_use]
+pub fn all() -> Vec<Route> {
+    routes![
+        // The seed's
+        accounts::register,
+        accounts::verify,
+        conversations::my_x25519,
+        conversations::open,
+        messages::list,
+        messages::send,
+        messages::delete,
+        health::health,
+        crate::relay::connect,
+        // Native clients'
+        accounts::refresh,
+        messages::everything,
+        prekeys::upload,
+        prekeys::list,
+        prekeys::bundle,
+        prekeys::bundle_by_id,
+        prekeys::claim,
+        // Everybody's
+        log::checkpoint,
+        log::keys,
+        log::tiles,
+        log::entries,
+        log::head,
+        log::head_of_size,
+        log::inclusion,
+        log::consistency,
+    ]
+}

@@ -1,0 +1,205 @@
+//! The durable seam: what the log asks of a database, and the values they share.
+//!
+//! Read, commit, be told. The log knows no SQL and the store knows no tree: they meet here
+//! as plain values. There is one implementation in the store, and one in memory
+//! for this module's tests, because every durable step has to be failed before
+//! it persists and after.
+//!
+//! ```text
+//! bundle = (u16 length || entry) * 1..256      big-endian (C2SP tlog-tiles)
+//! ```
+
+use super::tree::{Hash, TileWrite};
+use std::error::Error;
+use std::sync::Arc;
+
+/// Longest entry, bytes: its length is a u16 in the bundle.
+pub const MAX_ENTRY: usize = u16::MAX as usize;
+
+/// The bytes of one leaf, as the tree hashes and the bundle serves them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry(Vec<u8>);
+
+/// An entry longer than [`MAX_ENTRY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an entry of {len} bytes is longer than {MAX_ENTRY}")]
+pub struct EntryTooLong {
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+impl Entry {
+    /// Takes the bytes of an entry.
+    ///
+    /// # Errors
+    /// [`EntryTooLong`].
+    pub fn new(bytes: Vec<u8>) -> Result<Self, EntryTooLong> {
+        let len = bytes.len();
+        if len > MAX_ENTRY { Err(EntryTooLong { len }) } else { Ok(Self(bytes)) }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// An entry bundle to store: its whole content, full or still growing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleWrite {
+    /// Position, from 0; bundle `i` holds the entries from `256 * i`.
+    pub index: u64,
+    /// 1 to 256 entries, each after its length.
+    pub data: Vec<u8>,
+}
+
+/// What a batch makes of the log, to be written with the items in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    /// Leaves after the batch.
+    pub size: u64,
+    /// Root after the batch.
+    pub root: Hash,
+    /// Signed checkpoint of that size and root.
+    pub note: Vec<u8>,
+    /// POSIX seconds in the note's time signature.
+    pub time: u64,
+    /// Tiles that are new or longer; insert or replace by (level, index).
+    pub tiles: Vec<TileWrite>,
+    /// Bundles that are new or longer; insert or replace by index.
+    pub bundles: Vec<BundleWrite>,
+}
+
+/// The newest head in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredHead {
+    /// Its number of leaves.
+    pub size: u64,
+    /// Its root.
+    pub root: Hash,
+    /// Its signed checkpoint, as written.
+    pub note: Vec<u8>,
+    /// POSIX seconds in the note's time signature.
+    pub time: u64,
+}
+
+/// What the database holds of the log's right edge. The default is a log that
+/// was never begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The newest head; none before the first start.
+    pub head: Option<StoredHead>,
+    /// (level, hashes) of the partial tile of each level that has one at the
+    /// head's size, cut to that size's width.
+    pub edge_tiles: Vec<(u8, Vec<u8>)>,
+    /// The partial bundle at the head's size; empty if the last one is full.
+    pub edge_bundle: Vec<u8>,
+}
+
+/// What became of an item, position by position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission<P, R> {
+    /// It is the next leaf. The `k`-th placed item of a batch (from 0) has the
+    /// 0-based index `expected + k`, for which its rows were written.
+    Placed {
+        /// Its leaf.
+        entry: Entry,
+        /// What its submitter gets besides the index.
+        placed: P,
+    },
+    /// It is in the log already, or was placed earlier in this batch: a retry.
+    Known {
+        /// Its 0-based index.
+        index: u64,
+        /// What its submitter gets besides the index.
+        placed: P,
+    },
+    /// It may not enter; nothing was written for it.
+    Refused(R),
+}
+
+/// Gives the admissions of a batch to the log and gets what to write for them;
+/// `None` when there is nothing to write and the transaction is to be rolled
+/// back. See [`Ledger::commit`].
+pub type Stage<'a, P, R> = dyn FnMut(Vec<Admission<P, R>>) -> Option<Arc<Staged>> + 'a;
+
+/// The state of the log could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the log could not be read from the database")]
+pub struct LedgerError(#[from] pub Box<dyn Error + Send + Sync>);
+
+/// Why a batch was not committed, or not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another server has moved the head since it was loaded. Nothing was
+    /// written; the same items may be committed after a reload.
+    #[error("the head in the database is at {found} entries")]
+    HeadMoved {
+        /// Size of the head in the database.
+        found: u64,
+    },
+    /// The transaction was rolled back: nothing was written.
+    #[error("the batch was rolled back")]
+    RolledBack(#[source] Box<dyn Error + Send + Sync>),
+    /// The transaction may or may not have been committed. Any failure of
+    /// COMMIT itself belongs here, and any lost connection.
+    #[error("it is not known whether the batch was committed")]
+    Unknown(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// A database that keeps the log. One thread owns it.
+pub trait Ledger: Send + 'static {
+    /// What wants a place in the log: a message, a key event, a deletion.
+    type Item: Send + 'static;
+    /// What the submitter of a placed or known item gets besides the index.
+    type Placed: Send + 'static;
+    /// A refusal in the domain's words.
+    type Refusal: Send + 'static;
+
+    /// Reads head and right edge, in one transaction so that they agree.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; what was read is checked by the log, not here.
+    fn load(&mut self) -> Result<Stored, LedgerError>;
+
+    /// One transaction, durable when it returns `Ok`:
+    ///
+    /// 1. begin, taking the write lock, and read the head row. Its size must be
+    ///    `expected`; no row counts as 0. Otherwise [`CommitError::HeadMoved`].
+    /// 2. for each item in order, check what may have changed since it was let
+    ///    in, seeing the items before it, and write its rows for its index.
+    ///    An item that is refused or known leaves nothing behind.
+    /// 3. call `stage` with one admission per item. `None`: roll back, `Ok`.
+    /// 4. write tiles, bundles and the head, and commit.
+    ///
+    /// Without items this renews the head's time signature: steps 1, 3 and 4,
+    /// with the same size and root. If the database makes the transaction start
+    /// over, `stage` is called again; the last call counts. The items stay the
+    /// log's, so that it may try them again.
+    ///
+    /// # Errors
+    /// [`CommitError`]. In doubt, `Unknown`.
+    fn commit(
+        &mut self,
+        expected: u64,
+        items: &[Self::Item],
+        stage: &mut Stage<'_, Self::Placed, Self::Refusal>,
+    ) -> Result<(), CommitError>;
+
+    /// The batch of the last `commit` is public, in a log of `size` entries:
+    /// whoever waits for something in it may be woken.
+    fn adopted(&mut self, size: u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_fits_its_length_prefix() {
+        assert_eq!(Entry::new(vec![1; MAX_ENTRY]).unwrap().as_bytes().len(), 65_535);
+        assert_eq!(Entry::new(vec![1; 65_536]), Err(EntryTooLong { len: 65_536 }));
+        assert!(Entry::new(Vec::new()).is_ok());
+    }
+}

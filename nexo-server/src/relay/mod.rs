@@ -1,0 +1,137 @@
+//! The WebSocket endpoint: one `select!` over socket, bell, tickets, ping and shutdown.
+//!
+//! `?conv_id=` is the seed's socket: envelopes both ways, in one conversation. Without it the
+//! socket only rings. Either way the database is the queue: a socket holds a cursor and reads
+//! what is behind it when rung, so a gap cannot occur and a slow reader waits for itself alone.
+
+mod frames;
+mod rooms;
+mod socket;
+
+use std::time::Duration;
+
+use nexo_schema::error::ErrorCode;
+use nexo_schema::ids::{AccountId, ConvId};
+use nexo_schema::limits::MAX_BODY;
+use nexo_schema::ws::{CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
+use rocket::request::{FromRequest, Outcome};
+use rocket::{Request, Shutdown, State, get};
+use rocket_ws::frame::{CloseCode, CloseFrame};
+use rocket_ws::stream::DuplexStream;
+use rocket_ws::{Channel, Config, WebSocket};
+
+pub use rooms::{Rooms, Seat, Topic};
+use socket::Socket;
+
+use crate::App;
+use crate::error::ApiError;
+use crate::http::guard::{bearer, check_binding, device_of};
+use crate::store::{Device, is_participant};
+
+/// Bytes a socket may hold unsent before the relay waits for its reader.
+const WRITE_BUFFER: usize = 2 * MAX_BODY;
+
+/// How often a silent socket is asked whether anyone is there; two unanswered end it.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Who knocks: the device, or the reason it is not let in. A browser sees no status of a
+/// refused upgrade, so the seed accepts and then closes with a code.
+pub struct Knock(Result<Device, ApiError>);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Knock {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        Outcome::Success(Self(knock(request).await))
+    }
+}
+
+async fn knock(request: &Request<'_>) -> Result<Device, ApiError> {
+    let app = request
+        .rocket()
+        .state::<App>()
+        .ok_or_else(|| ApiError::internal("the app is not attached"))?;
+    let in_query = request.query_value::<&str>("token").and_then(Result::ok);
+    let token = bearer(request)
+        .or(in_query)
+        .ok_or_else(|| ApiError::new(ErrorCode::Unauthorized, "no access token"))?;
+    let known = device_of(app, token).await?;
+    check_binding(app, request, token, &known)?;
+    Ok(known.0)
+}
+
+/// The socket. `token` is read by [`Knock`]; it is named here so that the route owns it.
+#[get("/ws?<conv_id>&<after>&<token>")]
+pub fn connect(
+    ws: WebSocket,
+    knock: Knock,
+    conv_id: Option<&str>,
+    after: Option<&str>,
+    token: Option<&str>,
+    app: &State<App>,
+    shutdown: Shutdown,
+) -> Channel<'static> {
+    let _ = token;
+    let config = Config {
+        max_message_size: Some(MAX_BODY),
+        max_frame_size: Some(MAX_BODY),
+        max_write_buffer_size: WRITE_BUFFER,
+        ..Config::default()
+    };
+    let app = app.inner().clone();
+    let wish = (conv_id.map(ConvId::parse).transpose(), after.map(str::parse::<u64>).transpose());
+    ws.config(config).channel(move |stream| {
+        Box::pin(async move {
+            serve(app, knock.0, wish, stream, shutdown).await;
+            Ok(())
+        })
+    })
+}
+
+type Wish<C, A> = (Result<Option<ConvId>, C>, Result<Option<u64>, A>);
+
+async fn serve<C, A>(
+    app: App,
+    knock: Result<Device, ApiError>,
+    wish: Wish<C, A>,
+    mut stream: DuplexStream,
+    shutdown: Shutdown,
+) {
+    let refusal = match (knock, wish) {
+        (Err(error), _) => refused(&error),
+        (Ok(_), (Err(_), _)) => (CLOSE_MALFORMED, "conv_id: expected 64 hex digits"),
+        (Ok(_), (_, Err(_))) => (CLOSE_MALFORMED, "after: expected a whole number"),
+        (Ok(device), (Ok(conv), Ok(after))) => {
+            match admit(&app, &device.account, conv).await {
+                Ok(()) => return Socket::new(app, device, conv, after).run(stream, shutdown).await,
+                Err(error) => refused(&error),
+            }
+        }
+    };
+    let (code, reason) = refusal;
+    close(&mut stream, CloseCode::from(code), reason).await;
+}
+
+fn refused(error: &ApiError) -> (u16, &'static str) {
+    match error.problem().code {
+        ErrorCode::Unauthorized | ErrorCode::DpopInvalid => {
+            (CLOSE_UNAUTHORIZED, "the token is not valid")
+        }
+        ErrorCode::Forbidden => (CLOSE_FORBIDDEN, "not a participant of the conversation"),
+        _ => (u16::from(CloseCode::Again), "try again later"),
+    }
+}
+
+async fn admit(app: &App, account: &AccountId, conv: Option<ConvId>) -> Result<(), ApiError> {
+    let (Some(conv), account) = (conv, *account) else { return Ok(()) };
+    match app.store.read(move |conn| is_participant(conn, &conv, &account)).await? {
+        true => Ok(()),
+        false => Err(ApiError::new(ErrorCode::Forbidden, "not a participant")),
+    }
+}
+
+/// Says why and hangs up. A peer that does not read it is gone already.
+async fn close(stream: &mut DuplexStream, code: CloseCode, reason: &'static str) {
+    let _ = stream.close(Some(CloseFrame { code, reason: reason.into() })).await;
+}

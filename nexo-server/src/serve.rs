@@ -1,0 +1,161 @@
+//! Building the relay from its configuration, and running it to the end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use rocket::fairing::AdHoc;
+use rocket::{Build, Rocket};
+
+use crate::app::{App, Parts};
+use crate::auth::dpop::DpopChecker;
+use crate::auth::provider;
+use crate::auth::token::AccessTokens;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::headers::{Cors, SecurityHeaders};
+use crate::http::limits::Limits;
+use crate::log::{Log, LogKeys, Options, StartError, Writer};
+use crate::relay::{Rooms, Topic};
+use crate::store::{SqlLedger, Store, StoreError};
+
+/// Why the relay did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration does not hold together.
+    #[error("{0}")]
+    Config(#[from] crate::config::ConfigError),
+    /// The keys in the data directory.
+    #[error("{0}")]
+    Keys(#[from] crate::log::KeyError),
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The log in it.
+    #[error("{0}")]
+    Log(#[from] StartError),
+    /// The web server.
+    #[error("the web server: {0}")]
+    Rocket(String),
+    /// The log's writer gave up.
+    #[error("{0}")]
+    Halted(#[from] crate::log::Halt),
+}
+
+/// The relay, and the writer to shut down when it has ended.
+pub struct Relay {
+    /// To be launched.
+    pub rocket: Rocket<Build>,
+    writer: Writer,
+    app: App,
+}
+
+/// Builds the relay: the one place where its parts are wired together.
+///
+/// # Errors
+/// [`ServeError`] says what is wrong and what to do.
+pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
+    provider::install();
+    let secret = config.server_secret()?;
+    let keys = open_keys(&config.data_dir, config.origin.as_ref())?;
+    let origin = keys.origin().clone();
+    let store = Store::open(&config.database)?;
+    let rooms = Rooms::default();
+    let bells = rooms.clone();
+    let ring = Box::new(move |conversations: &[_], accounts: &[_], size| {
+        let conversations = conversations.iter().copied().map(Topic::Conversation);
+        bells.ring(conversations.chain(accounts.iter().copied().map(Topic::Account)), size);
+    });
+    let ledger = SqlLedger::new(store.writer(), origin.clone(), clock.clone(), ring);
+    let log_clock = clock.clone();
+    let options = Options::new(Box::new(move || log_clock.seconds()));
+    let (log, writer) = Log::start(ledger, keys, &config.data_dir, options)?;
+    let app = App::new(Parts {
+        tokens: AccessTokens::new(&secret, &config, &origin),
+        dpop: DpopChecker::new(&config, &origin, clock.seconds()),
+        limits: Limits::new(config.rate_limit),
+        origin,
+        clock,
+        store,
+        log,
+        rooms,
+        secret,
+        config,
+    });
+    Ok(Relay { rocket: mount(&app), writer, app })
+}
+
+/// The keys in the data directory, made there at the first start.
+///
+/// # Errors
+/// [`crate::log::KeyError`].
+pub fn open_keys(
+    dir: &Path,
+    origin: Option<&nexo_schema::ids::Origin>,
+) -> Result<LogKeys, crate::log::KeyError> {
+    LogKeys::open(dir, origin)
+}
+
+fn mount(app: &App) -> Rocket<Build> {
+    let config = rocket::Config {
+        address: app.config.listen.ip(),
+        port: app.config.listen.port(),
+        ident: rocket::config::Ident::none(),
+        log_level: rocket::log::LogLevel::Off,
+        cli_colors: false,
+        shutdown: rocket::config::Shutdown {
+            grace: app.config.grace,
+            mercy: 5,
+            ..rocket::config::Shutdown::default()
+        },
+        ..rocket::Config::default()
+    };
+    rocket::custom(config)
+        .manage(app.clone())
+        .mount("/", crate::http::all())
+        .register("/", crate::error::catchers())
+        .attach(SecurityHeaders)
+        .attach(Cors::new(&app.config.cors_origins))
+}
+
+impl Relay {
+    /// Serves until a signal ends it, then drains the log.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn run(self) -> Result<(), ServeError> {
+        let Self { rocket, writer, app } = self;
+        let announced = app.clone();
+        let rocket = rocket.attach(AdHoc::on_liftoff("announce", move |rocket| {
+            Box::pin(async move {
+                let address = SocketAddr::new(rocket.config().address, rocket.config().port);
+                announce(&announced, address);
+                tokio::spawn(stop_with_log(announced, rocket.shutdown()));
+            })
+        }));
+        let launched = rocket.launch().await;
+        drop(app);
+        writer.shutdown()?;
+        launched.map(drop).map_err(|e| ServeError::Rocket(e.pretty_print().to_string()))
+    }
+}
+
+/// What an operator pastes into clients, on stdout; the first line says that it is ready.
+fn announce(app: &App, address: SocketAddr) {
+    app.dpop.listening_on(address);
+    let lines = format!(
+        "nexo-server listening on http://{address}\norigin  {}\nvkey    {}\ndata    {}\n",
+        app.origin,
+        app.log.log_vkey(),
+        app.config.data_dir.display()
+    );
+    // Not println: it panics when nobody reads.
+    let _ = std::io::Write::write_all(&mut std::io::stdout().lock(), lines.as_bytes());
+}
+
+/// A relay whose log has stopped can only refuse; better to end and be started again.
+async fn stop_with_log(app: App, shutdown: rocket::Shutdown) {
+    let log = app.log.clone();
+    drop(app);
+    log.closed().await;
+    shutdown.notify();
+}

@@ -1,0 +1,483 @@
+//! The store's test-suite, on a real database file. What it asks holds for every engine.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use diesel::prelude::*;
+use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId, Origin};
+use nexo_schema::limits::{CLAIMS_PER_HOUR, MAX_CHALLENGES};
+use nexo_schema::sigchain::caps;
+
+use super::*;
+use crate::clock::Clock;
+use crate::log::{Admission, CommitError, Ledger as _, Staged};
+
+/// A store in a folder of its own.
+struct Fixture {
+    _dir: tempfile::TempDir,
+    store: Store,
+    ledger: SqlLedger,
+    clock: Clock,
+    size: u64,
+    rung: Arc<Mutex<Vec<u64>>>,
+}
+
+type Outcome = Admission<Placed, Refusal>;
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("nexo.db")).unwrap();
+        let clock = Clock::fixed(1_000);
+        let rung = Arc::new(Mutex::new(Vec::new()));
+        let bell = rung.clone();
+        let ring = Box::new(move |_: &[ConvId], _: &[AccountId], size| {
+            bell.lock().unwrap().push(size);
+        });
+        let origin = Origin::parse("o").unwrap();
+        let ledger = SqlLedger::new(store.writer(), origin, clock.clone(), ring);
+        Self { _dir: dir, store, ledger, clock, size: 0, rung }
+    }
+
+    /// Commits items as the log would, with a tree of zeros.
+    fn commit(&mut self, items: Vec<Item>) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let (size, time) = (self.size, self.clock.seconds());
+        self.ledger
+            .commit(size, &items, &mut |admissions: Vec<Outcome>| {
+                let placed =
+                    admissions.iter().filter(|a| matches!(a, Admission::Placed { .. })).count();
+                outcomes = admissions;
+                let size = size + placed as u64;
+                (placed > 0).then(|| {
+                    Arc::new(Staged {
+                        size,
+                        root: [0; 32],
+                        note: b"note".to_vec(),
+                        time,
+                        tiles: vec![],
+                        bundles: vec![],
+                    })
+                })
+            })
+            .unwrap();
+        let placed = outcomes.iter().filter(|a| matches!(a, Admission::Placed { .. })).count();
+        self.size += placed as u64;
+        self.ledger.adopted(self.size);
+        outcomes
+    }
+
+    fn one(&mut self, item: Item) -> Outcome {
+        self.commit(vec![item]).remove(0)
+    }
+
+    fn conn<T>(&self, look: impl FnOnce(&mut Conn) -> T) -> T {
+        look(&mut self.store.writer().lock().unwrap())
+    }
+
+    /// A native account with one device, and a prekey so that it can be reached.
+    fn account(&mut self, name: &str, caps: u16) -> DeviceId {
+        let device = device(name);
+        let challenge = Pending { nonce: format!("nonce of {name}"), request: vec![] };
+        self.conn(|c| put_challenge(c, &device, &challenge, 9_999, 0)).unwrap();
+        let outcome = self.one(Item::Register(registration(name, caps)));
+        assert!(matches!(outcome, Admission::Placed { .. }), "{outcome:?}");
+        let key = fallback_key(1);
+        self.conn(|c| publish(c, &device, Some(&key), &[], &[], 200)).unwrap().unwrap();
+        device
+    }
+
+    /// alice and bob, and their conversation.
+    fn pair() -> (Self, ConvId) {
+        let mut fixture = Self::new();
+        fixture.account("alice", caps::SEND | caps::RECV);
+        fixture.account("bob", caps::SEND | caps::RECV);
+        let conv = ConvId([9; 32]);
+        fixture
+            .conn(|c| open_conversation(c, &conv, &account("alice"), &account("bob"), 0))
+            .unwrap();
+        (fixture, conv)
+    }
+}
+
+fn bytes_of(name: &str) -> [u8; 32] {
+    let mut out = [0; 32];
+    out[..name.len()].copy_from_slice(name.as_bytes());
+    out
+}
+
+fn device(name: &str) -> DeviceId {
+    DeviceId::native(&bytes_of(name))
+}
+
+fn account(name: &str) -> AccountId {
+    AccountId(bytes_of(name))
+}
+
+fn registration(name: &str, caps: u16) -> Registration {
+    Registration {
+        handle: Handle::parse(name).unwrap(),
+        account: account(name),
+        device: device(name),
+        key: bytes_of(name),
+        x25519: [3; 32],
+        caps,
+        not_after: 0,
+        nonce: format!("nonce of {name}"),
+        invite: None,
+        genesis: Some(SignedGenesis { event: vec![1], sig: vec![2], accept_sig: vec![3] }),
+        entry: vec![1],
+    }
+}
+
+fn fallback_key(id: u32) -> PrekeyRow {
+    let mut key = one_time_key(id);
+    key.validity = Some((0, 100_000));
+    key
+}
+
+fn one_time_key(id: u32) -> PrekeyRow {
+    PrekeyRow { id, x25519: vec![1; 32], kem: vec![2; 3], validity: None, sig: vec![4] }
+}
+
+fn message(conv: ConvId, id: &str, from: &str, to: &[&str], dseq: Option<u64>) -> NewMessage {
+    let packet = |name: &&str| Packet { device: device(name), bytes: vec![5], hash: [6; 32] };
+    NewMessage {
+        conv,
+        msg_id: MsgId::parse(id).unwrap(),
+        device: device(from),
+        nonce_len: 0,
+        cipher: b"sealed".to_vec(),
+        ad: b"{}".to_vec(),
+        native: Some(NativeMessage {
+            envelope: bytes_of(id),
+            packets: to.iter().map(packet).collect(),
+            dseq,
+        }),
+    }
+}
+
+fn index_of(outcome: &Outcome) -> Option<u64> {
+    match outcome {
+        Admission::Known { index, .. } => Some(*index),
+        _ => None,
+    }
+}
+
+fn refusal(outcome: &Outcome) -> Option<Refusal> {
+    match outcome {
+        Admission::Refused(refusal) => Some(*refusal),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_registration_uses_its_challenge_and_takes_the_handle() {
+    let mut fixture = Fixture::new();
+    let item = || Item::Register(registration("alice", caps::SEND));
+    assert_eq!(refusal(&fixture.one(item())), Some(Refusal::ChallengeGone));
+    assert_eq!(fixture.conn(count_accounts).unwrap(), 0, "a refusal writes nothing");
+    fixture.account("alice", caps::SEND);
+    let again = fixture.one(item());
+    assert_eq!(index_of(&again), Some(0), "the same account again is known");
+    let mut other = registration("alice", caps::SEND);
+    other.account = AccountId([8; 32]);
+    assert_eq!(refusal(&fixture.one(Item::Register(other))), Some(Refusal::HandleTaken));
+}
+
+#[test]
+fn an_invite_is_spent_once_and_not_by_a_refused_registration() {
+    let mut fixture = Fixture::new();
+    fixture.conn(|c| put_invite(c, &[7; 32], 1, 9_999)).unwrap();
+    let invited = |name| {
+        let mut new = registration(name, caps::SEND);
+        new.invite = Some([7; 32]);
+        Item::Register(new)
+    };
+    assert_eq!(refusal(&fixture.one(invited("alice"))), Some(Refusal::ChallengeGone));
+    for name in ["alice", "bob"] {
+        let challenge = Pending { nonce: format!("nonce of {name}"), request: vec![] };
+        fixture.conn(|c| put_challenge(c, &device(name), &challenge, 9_999, 0)).unwrap();
+    }
+    let outcomes = fixture.commit(vec![invited("alice"), invited("bob")]);
+    assert!(matches!(outcomes[0], Admission::Placed { .. }));
+    assert_eq!(refusal(&outcomes[1]), Some(Refusal::InviteSpent));
+    assert!(fixture.conn(|c| take_challenge(c, "nonce of bob", 0)).unwrap(), "not used up");
+}
+
+#[test]
+fn a_retry_finds_its_place_and_other_content_is_a_conflict() {
+    let (mut fixture, conv) = Fixture::pair();
+    let send = |id, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
+    // Twice in one batch, and again later, under a number that is used by now.
+    let outcomes = fixture.commit(vec![send("m1", 1), send("m1", 1)]);
+    assert!(matches!(outcomes[0], Admission::Placed { .. }));
+    assert_eq!(index_of(&outcomes[1]), Some(2));
+    assert_eq!(index_of(&fixture.one(send("m1", 1))), Some(2));
+    let mut other = message(conv, "m1", "alice", &["bob"], Some(2));
+    other.native.as_mut().unwrap().envelope = [1; 32];
+    assert_eq!(refusal(&fixture.one(Item::Message(other))), Some(Refusal::Conflict));
+    assert_eq!(refusal(&fixture.one(send("m2", 1))), Some(Refusal::CounterUsed));
+    assert!(matches!(fixture.one(send("m2", 2)), Admission::Placed { .. }), "2 was not used up");
+}
+
+#[test]
+fn parallel_sends_in_any_order_raise_nothing() {
+    let (mut fixture, conv) = Fixture::pair();
+    let ids: Vec<String> = (1..=50).map(|n| format!("m{n}")).collect();
+    let items = (1..=50u64)
+        .rev()
+        .zip(&ids)
+        .map(|(dseq, id)| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq))))
+        .collect();
+    assert!(fixture.commit(items).iter().all(|o| matches!(o, Admission::Placed { .. })));
+}
+
+#[test]
+fn who_may_send_where_and_to_whom() {
+    let (mut fixture, conv) = Fixture::pair();
+    fixture.account("carol", caps::SEND | caps::RECV);
+    fixture.account("dave", caps::RECV);
+    fixture.account("ci", caps::SEND | caps::STATELESS);
+    let cases = [
+        (message(conv, "m", "carol", &["bob"], Some(1)), Refusal::NotParticipant),
+        (message(ConvId([1; 32]), "m", "alice", &["bob"], Some(1)), Refusal::NotParticipant),
+        (message(conv, "m", "dave", &["bob"], Some(1)), Refusal::DeviceBarred),
+        (message(conv, "m", "nobody", &["bob"], Some(1)), Refusal::DeviceBarred),
+        (message(conv, "m", "alice", &["carol"], Some(1)), Refusal::DevicesChanged),
+        (message(conv, "m", "alice", &[], Some(1)), Refusal::DevicesChanged),
+        (message(conv, "m", "alice", &["alice", "bob"], Some(1)), Refusal::DevicesChanged),
+        (message(conv, "m", "alice", &["bob"], None), Refusal::CounterForm),
+        (message(conv, "m", "alice", &["bob"], Some(0)), Refusal::CounterUsed),
+    ];
+    for (new, expected) in cases {
+        let what = format!("{new:?}");
+        assert_eq!(refusal(&fixture.one(Item::Message(new))), Some(expected), "{what}");
+    }
+    let with_ci = ConvId([2; 32]);
+    fixture.conn(|c| open_conversation(c, &with_ci, &account("ci"), &account("bob"), 0)).unwrap();
+    let numbered = message(with_ci, "m", "ci", &["bob"], Some(1));
+    assert_eq!(refusal(&fixture.one(Item::Message(numbered))), Some(Refusal::CounterForm));
+    let bare = message(with_ci, "m", "ci", &["bob"], None);
+    assert!(matches!(fixture.one(Item::Message(bare)), Admission::Placed { .. }));
+}
+
+#[test]
+fn notes_to_self_go_to_the_own_device() {
+    let mut fixture = Fixture::new();
+    fixture.account("alice", caps::SEND | caps::RECV);
+    let conv = ConvId([4; 32]);
+    let me = account("alice");
+    fixture.conn(|c| open_conversation(c, &conv, &me, &me, 0)).unwrap();
+    let note = message(conv, "m", "alice", &["alice"], Some(1));
+    assert!(matches!(fixture.one(Item::Message(note)), Admission::Placed { .. }));
+}
+
+#[test]
+fn a_deletion_clears_what_was_said_and_keeps_what_was_logged() {
+    let (mut fixture, conv) = Fixture::pair();
+    fixture.one(Item::Message(message(conv, "m1", "alice", &["bob"], Some(1))));
+    let delete = |from: &str, target: &str, envelope| {
+        let native = NativeDeletion { statement: vec![1], sig: vec![2], target_envelope: envelope };
+        Item::Deletion(NewDeletion {
+            conv,
+            target: MsgId::parse(target).unwrap(),
+            device: device(from),
+            native: Some(native),
+        })
+    };
+    let right = bytes_of("m1");
+    assert_eq!(refusal(&fixture.one(delete("bob", "m1", right))), Some(Refusal::NoTarget));
+    assert_eq!(refusal(&fixture.one(delete("alice", "m2", right))), Some(Refusal::NoTarget));
+    assert_eq!(refusal(&fixture.one(delete("alice", "m1", [0; 32]))), Some(Refusal::WrongTarget));
+    assert!(matches!(fixture.one(delete("alice", "m1", right)), Admission::Placed { .. }));
+    assert_eq!(index_of(&fixture.one(delete("alice", "m1", right))), Some(3), "deleted once");
+    let rows = fixture
+        .conn(|c| feed(c, &Feed::Account(account("bob")), &device("bob"), 0, 10))
+        .unwrap();
+    assert_eq!(rows.len(), 2);
+    assert!(rows[0].deleted && rows[0].cipher.is_empty() && rows[0].ad.is_empty());
+    let packets = rows[0].packets.as_ref().unwrap();
+    assert!(packets.own.is_none() && packets.hashes.len() == 1, "hashes outlive packets");
+    assert_eq!(rows[1].deletion.as_ref().unwrap().target_index, rows[0].index);
+    let retry = Item::Message(message(conv, "m1", "alice", &["bob"], Some(1)));
+    assert_eq!(index_of(&fixture.one(retry)), Some(2), "a retry after deletion is known");
+}
+
+#[test]
+fn positions_and_times_agree_and_time_never_runs_back() {
+    let (mut fixture, conv) = Fixture::pair();
+    let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
+    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
+    fixture.clock.step(std::time::Duration::from_secs(5));
+    fixture.commit(vec![send("m3", 3)]);
+    let late = Clock::fixed(10);
+    fixture.ledger = SqlLedger::new(
+        fixture.store.writer(),
+        Origin::parse("o").unwrap(),
+        late,
+        Box::new(|_, _, _| {}),
+    );
+    fixture.commit(vec![send("m4", 4)]);
+    let after = |since| fixture.conn(|c| page_since(c, since)).unwrap();
+    assert_eq!((after(0), after(999)), (0, 0));
+    assert_eq!((after(1_000), after(1_004)), (4, 4), "m1 and m2 are not after second 1000");
+    assert_eq!(after(1_005), 6, "the clock went back, the log's time did not");
+    let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 4, 10)).unwrap();
+    assert_eq!(rows.iter().map(|r| r.ts).collect::<Vec<_>>(), [1_005, 1_005]);
+}
+
+#[test]
+fn a_batch_on_another_head_writes_nothing() {
+    let (mut fixture, conv) = Fixture::pair();
+    let items = [Item::Message(message(conv, "m1", "alice", &["bob"], Some(1)))];
+    let moved = fixture.ledger.commit(7, &items, &mut |_| panic!("staged on a foreign head"));
+    assert!(matches!(moved, Err(CommitError::HeadMoved { found: 2 })), "{moved:?}");
+    let dropped = fixture.ledger.commit(2, &items, &mut |_| None);
+    assert!(dropped.is_ok());
+    let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 0, 10)).unwrap();
+    assert!(rows.is_empty(), "what the log did not stage is rolled back");
+    fixture.ledger.adopted(2);
+    assert!(!fixture.rung.lock().unwrap().contains(&0));
+}
+
+#[test]
+fn bells_ring_for_messages_only_and_once_per_batch() {
+    let (mut fixture, conv) = Fixture::pair();
+    assert!(fixture.rung.lock().unwrap().is_empty(), "registrations concern no conversation");
+    let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
+    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
+    assert_eq!(*fixture.rung.lock().unwrap(), [4]);
+}
+
+#[test]
+fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest() {
+    let fixture = Fixture::new();
+    let (me, other) = (device("alice"), device("bob"));
+    let put = |who: &DeviceId, n: u64, exp| {
+        let pending = Pending { nonce: format!("{who}-{n}"), request: vec![] };
+        fixture.conn(|c| put_challenge(c, who, &pending, exp, 0)).unwrap();
+    };
+    put(&other, 0, 50);
+    for n in 0..=MAX_CHALLENGES as u64 {
+        put(&me, n, 100 + n);
+    }
+    let live = |who: &DeviceId, now| fixture.conn(|c| live_challenges(c, who, now)).unwrap();
+    assert_eq!(live(&me, 0).len(), MAX_CHALLENGES);
+    assert!(!live(&me, 0).iter().any(|p| p.nonce.ends_with("-0")), "the oldest went");
+    assert_eq!(live(&other, 0).len(), 1, "another device's stay");
+    assert_eq!(live(&other, 51).len(), 0, "expired");
+    let take = |n: &str, now| fixture.conn(|c| take_challenge(c, n, now)).unwrap();
+    let nonce = format!("{me}-3");
+    assert!(!take(&nonce, 104), "too late");
+    assert!(take(&nonce, 103) && !take(&nonce, 103), "once");
+}
+
+#[test]
+fn refresh_tokens_rotate_and_reuse_ends_the_family() {
+    let mut fixture = Fixture::new();
+    let device = fixture.account("alice", caps::SEND);
+    let login = Login { device, jkt: Some("jkt".into()), family: [1; 16] };
+    let token = |n: u8| [n; 32];
+    fixture.conn(|c| put_login(c, &login, &token(1), 500, 0)).unwrap();
+    let turn = |old: u8, new: u8, now| {
+        fixture.conn(|c| rotate(c, &token(old), &token(new), 500, now)).map(|l| l.jkt)
+    };
+    assert!(matches!(turn(9, 2, 0), Err(RotateError::Unknown)));
+    assert_eq!(turn(1, 2, 10).unwrap(), Some("jkt".into()));
+    assert!(turn(1, 2, 40).is_ok(), "the answer was lost: the same successor");
+    assert!(turn(2, 3, 41).is_ok());
+    assert!(matches!(turn(1, 2, 42), Err(RotateError::Reused)), "its successor was used");
+    assert!(matches!(turn(3, 4, 43), Err(RotateError::Unknown)), "the family is gone");
+    fixture.conn(|c| put_login(c, &login, &token(5), 500, 0)).unwrap();
+    assert!(turn(5, 6, 100).is_ok());
+    assert!(matches!(turn(5, 6, 131), Err(RotateError::Reused)), "after thirty seconds");
+    fixture.conn(|c| put_login(c, &login, &token(7), 500, 0)).unwrap();
+    assert!(matches!(turn(7, 8, 501), Err(RotateError::Unknown)), "expired");
+}
+
+#[test]
+fn prekeys_are_never_reused_and_claimed_once_by_few() {
+    let mut fixture = Fixture::new();
+    let target = fixture.account("bob", caps::RECV);
+    let keys: Vec<_> = (1..=8).map(one_time_key).collect();
+    let put = |fallback: Option<&PrekeyRow>, keys: &[PrekeyRow]| {
+        fixture.conn(|c| publish(c, &target, fallback, keys, &[], 8)).unwrap()
+    };
+    assert_eq!(put(None, &keys), Ok(()));
+    assert_eq!(put(None, &keys), Ok(()), "the same again");
+    let other = PrekeyRow { kem: vec![9; 3], ..one_time_key(8) };
+    assert_eq!(put(None, &[other]), Err(PublishRefusal::Reused(8)));
+    assert_eq!(put(Some(&fallback_key(1)), &[]), Ok(()), "the same again");
+    let changed = PrekeyRow { sig: vec![0], ..fallback_key(1) };
+    assert_eq!(put(Some(&changed), &[]), Err(PublishRefusal::Reused(1)));
+    let claim = |who: &str, now| {
+        fixture.conn(|c| claim_one_time(c, &account(who), &target, now)).unwrap()
+    };
+    for n in 1..=CLAIMS_PER_HOUR as u32 {
+        assert_eq!(claim("alice", 10), Claim::Key(one_time_key(n)));
+    }
+    assert_eq!(claim("alice", 10), Claim::Throttled);
+    assert_eq!(claim("carol", 10), Claim::Key(one_time_key(6)), "others go on");
+    assert_eq!(claim("alice", 3_700), Claim::Key(one_time_key(7)), "an hour later");
+    assert_eq!(put(None, &[one_time_key(7)]), Err(PublishRefusal::Reused(7)), "claimed is used");
+    assert_eq!(claim("carol", 11), Claim::Key(one_time_key(8)));
+    assert_eq!(claim("carol", 11), Claim::Exhausted);
+    assert!(fixture.conn(|c| fallback(c, &target, 100_000)).unwrap().is_none(), "not in force");
+}
+
+#[test]
+fn more_one_time_prekeys_than_are_kept_is_refused() {
+    let mut fixture = Fixture::new();
+    let target = fixture.account("bob", caps::RECV);
+    let keys: Vec<_> = (1..=9).map(one_time_key).collect();
+    let refused = fixture.conn(|c| publish(c, &target, None, &keys, &[], 8)).unwrap();
+    assert_eq!(refused, Err(PublishRefusal::TooMany));
+}
+
+/// The tables as Diesel sees them are the tables as migrated: a select of every column works.
+#[test]
+fn the_schema_in_rust_is_the_schema_on_disk() {
+    #[derive(QueryableByName)]
+    struct Column {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        tbl: String,
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        col: String,
+    }
+    let fixture = Fixture::new();
+    let columns: Vec<Column> = fixture.conn(|conn| {
+        diesel::sql_query(
+            "SELECT m.name AS tbl, p.name AS col FROM sqlite_master m, pragma_table_info(m.name) p \
+             WHERE m.type = 'table' AND m.name NOT LIKE '\\_\\_%' ESCAPE '\\' \
+             AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, p.cid",
+        )
+        .load(conn)
+        .unwrap()
+    });
+    let mut on_disk: HashMap<String, Vec<String>> = HashMap::new();
+    for Column { tbl, col } in columns {
+        on_disk.entry(tbl).or_default().push(col);
+    }
+    let in_rust = include_str!("schema.rs");
+    for (table, columns) in &on_disk {
+        let start = in_rust.find(&format!("    {table} (")).expect(table);
+        let block = &in_rust[start..start + in_rust[start..].find("\n    }").unwrap()];
+        let named: Vec<&str> =
+            block.lines().skip(1).filter_map(|line| line.trim().split_once(" ->")).map(|c| c.0).collect();
+        assert_eq!(&named, columns, "{table}");
+    }
+    assert_eq!(in_rust.matches("table! {").count(), on_disk.len());
+}
+
+#[test]
+fn a_database_of_a_newer_program_is_refused() {
+    let fixture = Fixture::new();
+    let path = fixture._dir.path().join("nexo.db");
+    fixture.conn(|conn| {
+        diesel::sql_query("INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')")
+            .execute(conn)
+            .unwrap();
+    });
+    assert!(matches!(Store::open(&path), Err(StoreError::Migrate(_))));
+}

@@ -1,0 +1,10 @@
+DROP TABLE meta;
+DROP TABLE inbox;
+DROP TABLE outbox;
+DROP TABLE replays;
+DROP TABLE prekeys;
+DROP TABLE split_views;
+DROP TABLE heads;
+DROP TABLE peers;
+DROP TABLE server_pin;
+DROP TABLE identity;
