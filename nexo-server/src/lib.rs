@@ -17,9 +17,11 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod log;
+pub mod program;
 pub mod relay;
 pub mod serve;
 pub mod store;
+mod telemetry;
 
 pub use app::App;
 

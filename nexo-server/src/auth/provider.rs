@@ -33,7 +33,9 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 pub fn install() {
     static ONCE: Once = Once::new();
     // It fails only if another provider was installed before, and nothing else installs one.
-    ONCE.call_once(|| drop(PROVIDER.install_default()));
+    ONCE.call_once(|| {
+        let _ = PROVIDER.install_default();
+    });
 }
 
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {

@@ -1,0 +1,30 @@
+//! What the relay logs, and where: lines on stderr, filtered by `NEXO_LOG` or `RUST_LOG`.
+//!
+//! Rocket and others log through `log`; the subscriber takes those too. Rocket's lines about
+//! single requests quote the URL, and `?token=` with it, so no filter can switch them on.
+
+use tracing::Metadata;
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::Env;
+
+/// Rocket's launch banner says what our own first line says.
+const DEFAULT_FILTER: &str = "info,rocket=warn,rocket::launch=error";
+
+/// Starts logging, once per process; a second call changes nothing.
+pub(crate) fn start(env: Env<'_>) {
+    let wish = ["NEXO_LOG", "RUST_LOG"].iter().find_map(|name| env(name)?.into_string().ok());
+    let wish = wish.filter(|wish| !wish.is_empty()).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    // A directive that does not parse is left out, not a reason not to serve.
+    let filter = EnvFilter::builder().parse_lossy(wish).and(filter_fn(quotes_no_request));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+}
+
+/// `rocket::server` is the module that logs requests, matching and outcomes.
+fn quotes_no_request(line: &Metadata<'_>) -> bool {
+    !line.target().starts_with("rocket::server")
+}
