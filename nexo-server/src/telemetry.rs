@@ -3,6 +3,8 @@
 //! Rocket and others log through `log`; the subscriber takes those too. Rocket's lines about
 //! single requests quote the URL, and `?token=` with it, so no filter can switch them on.
 
+use std::io::IsTerminal as _;
+
 use tracing::Metadata;
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
 use tracing_subscriber::fmt;
@@ -20,11 +22,33 @@ pub(crate) fn start(env: Env<'_>) {
     let wish = wish.filter(|wish| !wish.is_empty()).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     // A directive that does not parse is left out, not a reason not to serve.
     let filter = EnvFilter::builder().parse_lossy(wish).and(filter_fn(quotes_no_request));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let plain = env("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = !plain && std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).with_filter(filter);
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
-/// `rocket::server` is the module that logs requests, matching and outcomes.
+/// `rocket::server` logs requests, matching and outcomes; lines under a target that ends in
+/// `::_` are what Rocket's macros add to our handlers: failed guards, with what was sent.
 fn quotes_no_request(line: &Metadata<'_>) -> bool {
-    !line.target().starts_with("rocket::server")
+    is_quiet(line.target())
+}
+
+fn is_quiet(target: &str) -> bool {
+    !target.starts_with("rocket::server") && !target.ends_with("::_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_quiet;
+
+    #[test]
+    fn lines_that_quote_requests_are_dropped() {
+        for target in ["rocket::server", "rocket::server::_", "nexo_server::http::accounts::_"] {
+            assert!(!is_quiet(target), "{target}");
+        }
+        for target in ["nexo_server::http::accounts", "rocket::rocket", "hyper"] {
+            assert!(is_quiet(target), "{target}");
+        }
+    }
 }

@@ -89,14 +89,14 @@ pub fn tombstone(route: &Route<'_>, target_envelope: &Hash, time_ms: u64) -> Vec
 }
 
 /// A prekey pair's public half, as devices publish it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrekeyPublic {
+#[derive(Debug, Clone, Copy)]
+pub struct PrekeyPublic<'a> {
     /// Strictly increasing per device and kind, never reused.
     pub id: u32,
     /// X25519.
-    pub x25519: Hash,
+    pub x25519: &'a Hash,
     /// ML-KEM-768 encapsulation key, [`KEM_KEY`] bytes.
-    pub kem: Vec<u8>,
+    pub kem: &'a [u8],
 }
 
 /// What a device signs to publish a fallback prekey; times in Unix seconds.
@@ -104,7 +104,7 @@ pub struct PrekeyPublic {
 pub fn fallback_prekey(
     origin: &str,
     device: &Hash,
-    key: &PrekeyPublic,
+    key: &PrekeyPublic<'_>,
     not_before: u64,
     not_after: u64,
 ) -> Vec<u8> {
@@ -115,8 +115,8 @@ pub fn fallback_prekey(
             device,
             &[SUITE],
             &key.id.to_be_bytes(),
-            &key.x25519,
-            &key.kem,
+            key.x25519,
+            key.kem,
             &not_before.to_be_bytes(),
             &not_after.to_be_bytes(),
         ],
@@ -125,9 +125,9 @@ pub fn fallback_prekey(
 
 /// What a device signs to publish a one-time prekey.
 #[must_use]
-pub fn one_time_prekey(origin: &str, device: &Hash, key: &PrekeyPublic) -> Vec<u8> {
+pub fn one_time_prekey(origin: &str, device: &Hash, key: &PrekeyPublic<'_>) -> Vec<u8> {
     enc(
         "nexo/1/sig/otk",
-        &[origin.as_bytes(), device, &[SUITE], &key.id.to_be_bytes(), &key.x25519, &key.kem],
+        &[origin.as_bytes(), device, &[SUITE], &key.id.to_be_bytes(), key.x25519, key.kem],
     )
 }

@@ -13,11 +13,12 @@
 //! payload of its own. `EH` covers everything the relay stores, so every recipient
 //! can recompute the log entry from its own packet and the hashes of the others.
 
-use super::SUITE;
 use super::ids::{AccountId, ConversationId, DeviceId, EnvelopeHash, MessageId};
 use super::kdf;
 use super::keys::Party;
 use nexo_schema::bytes::enc;
+use nexo_schema::entry;
+use nexo_schema::envelope::{self as bytes, Route};
 
 /// Most devices one message addresses. Pairwise packets stay below 84 kB.
 pub const MAX_RECIPIENTS: usize = 64;
@@ -39,17 +40,14 @@ impl MessageContext<'_> {
     /// `aad_pay`, the additional data of the payload.
     #[must_use]
     pub fn payload_aad(&self) -> Vec<u8> {
-        enc(
-            "nexo/1/payload-aad",
-            &[
-                &[SUITE],
-                self.origin.as_bytes(),
-                self.conversation.as_bytes(),
-                self.message.as_bytes(),
-                self.sender.account.as_bytes(),
-                self.sender.device.device_id().as_bytes(),
-            ],
-        )
+        Route {
+            origin: self.origin,
+            conv: self.conversation.as_bytes(),
+            msg_id: self.message.as_bytes(),
+            account: self.sender.account.as_bytes(),
+            device: self.sender.device.device_id().as_bytes(),
+        }
+        .payload_aad()
     }
 }
 
@@ -61,7 +59,7 @@ impl PayloadDigest {
     /// The digest of a sealed payload and its additional data.
     #[must_use]
     pub fn of(payload_aad: &[u8], sealed: &[u8]) -> Self {
-        Self(kdf::hash(&enc("nexo/1/payload-digest", &[payload_aad, sealed])))
+        Self(kdf::hash(&bytes::payload_digest(payload_aad, sealed)))
     }
 
     /// The bytes.
@@ -138,13 +136,12 @@ pub fn envelope_hash(
     check_recipients(recipients.iter().map(|recipient| recipient.device))?;
     let mut recipients = recipients.to_vec();
     recipients.sort_unstable_by_key(|recipient| recipient.device);
-    let hashes: Vec<_> = recipients
+    let packets: Vec<_> = recipients
         .iter()
-        .map(|recipient| [&recipient.device.as_bytes()[..], &recipient.packet].concat())
+        .map(|recipient| (*recipient.device.as_bytes(), recipient.packet))
         .collect();
-    let mut fields: Vec<&[u8]> = vec![payload_aad, digest.as_bytes()];
-    fields.extend(hashes.iter().map(Vec::as_slice));
-    Ok(EnvelopeHash::from_bytes(kdf::hash(&enc("nexo/1/envelope", &fields))))
+    let text = bytes::envelope(payload_aad, digest.as_bytes(), &packets);
+    Ok(EnvelopeHash::from_bytes(kdf::hash(&text)))
 }
 
 /// Between one and [`MAX_RECIPIENTS`] devices, each once.
@@ -167,7 +164,7 @@ pub(super) fn check_recipients(
 /// The log entry of a message.
 #[must_use]
 pub fn message_leaf(envelope: EnvelopeHash) -> Vec<u8> {
-    enc("nexo/1/leaf", &[&[0x02], envelope.as_bytes()])
+    entry::message(envelope.as_bytes())
 }
 
 #[cfg(test)]

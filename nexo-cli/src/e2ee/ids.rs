@@ -5,6 +5,7 @@
 
 use super::kdf;
 use nexo_schema::bytes::{DecodeError, enc, from_hex, to_hex};
+use nexo_schema::entry;
 use std::fmt;
 use std::str::FromStr;
 
@@ -81,8 +82,7 @@ impl AccountId {
     /// Native clients never encrypt to it.
     #[must_use]
     pub fn plain(origin: &str, handle: &Handle, ed25519: &[u8; 32]) -> Self {
-        let fields = [origin.as_bytes(), handle.as_str().as_bytes(), ed25519];
-        Self(kdf::hash(&enc("nexo/1/plain-account", &fields)))
+        Self(kdf::hash(&entry::plain_account(origin, handle.as_str(), ed25519)))
     }
 }
 
@@ -90,7 +90,7 @@ impl DeviceId {
     /// `H(enc("nexo/1/device-id",[ed25519_pub]))`.
     #[must_use]
     pub fn of(ed25519: &[u8; 32]) -> Self {
-        Self(kdf::hash(&enc("nexo/1/device-id", &[ed25519])))
+        Self(kdf::hash(&entry::device(ed25519)))
     }
 }
 
@@ -100,9 +100,8 @@ impl ConversationId {
     /// and never take the relay's word.
     #[must_use]
     pub fn direct(origin: &str, one: AccountId, other: AccountId) -> Self {
-        let (low, high) = (one.min(other), one.max(other));
-        let fields: [&[u8]; 3] = [origin.as_bytes(), low.as_bytes(), high.as_bytes()];
-        Self(kdf::hash(&enc("nexo/1/conv/direct", &fields)))
+        let text = entry::direct_conversation(origin, one.as_bytes(), other.as_bytes());
+        Self(kdf::hash(&text))
     }
 }
 
@@ -160,7 +159,7 @@ impl fmt::Display for Handle {
 /// `H(enc("nexo/1/label",[origin, handle]))`. It can be guessed from a word list.
 #[must_use]
 pub fn account_label(origin: &str, handle: &Handle) -> [u8; 32] {
-    kdf::hash(&enc("nexo/1/label", &[origin.as_bytes(), handle.as_str().as_bytes()]))
+    kdf::hash(&entry::label(origin, handle.as_str()))
 }
 
 #[cfg(test)]

@@ -12,14 +12,13 @@
 //! enc("nexo/1/sig/otk", [origin, device_id 32, SUITE 1, id u32, x25519 32, mlkem_ek 1184])
 //! ```
 
-use super::SUITE;
 use super::ids::DeviceId;
 use super::kem::{KemKeyRefused, KemPublic};
 use super::keys::{
     DevicePublic, DeviceSecret, DhPublic, FallbackSecret, OneTimeSecret, PrekeyPublic,
     SignatureRefused,
 };
-use nexo_schema::bytes::enc;
+use nexo_schema::envelope;
 
 /// Longest validity of a fallback prekey: 7 days in use and 30 days more, in which
 /// messages that were sent to it may still arrive.
@@ -178,19 +177,10 @@ impl SignedFallback {
     }
 
     pub(super) fn statement(&self, origin: &str, device: DeviceId) -> Vec<u8> {
-        enc(
-            "nexo/1/sig/fpk",
-            &[
-                origin.as_bytes(),
-                device.as_bytes(),
-                &[SUITE],
-                &self.id.to_be_bytes(),
-                self.dh.as_bytes(),
-                &self.kem,
-                &self.not_before.to_be_bytes(),
-                &self.not_after.to_be_bytes(),
-            ],
-        )
+        let key =
+            envelope::PrekeyPublic { id: self.id, x25519: self.dh.as_bytes(), kem: &self.kem };
+        let (not_before, not_after) = (self.not_before, self.not_after);
+        envelope::fallback_prekey(origin, device.as_bytes(), &key, not_before, not_after)
     }
 }
 
@@ -263,17 +253,9 @@ impl SignedOneTime {
     }
 
     pub(super) fn statement(&self, origin: &str, device: DeviceId) -> Vec<u8> {
-        enc(
-            "nexo/1/sig/otk",
-            &[
-                origin.as_bytes(),
-                device.as_bytes(),
-                &[SUITE],
-                &self.id.to_be_bytes(),
-                self.dh.as_bytes(),
-                &self.kem,
-            ],
-        )
+        let key =
+            envelope::PrekeyPublic { id: self.id, x25519: self.dh.as_bytes(), kem: &self.kem };
+        envelope::one_time_prekey(origin, device.as_bytes(), &key)
     }
 }
 

@@ -14,7 +14,9 @@
 use super::ids::{AccountId, ConversationId, DeviceId, EnvelopeHash, MessageId};
 use super::kdf;
 use super::keys::{DevicePublic, DeviceSecret};
-use nexo_schema::bytes::{DecodeError, be_u64, dec, enc, fixed};
+use nexo_schema::bytes::{DecodeError, be_u64, dec, fixed};
+use nexo_schema::entry;
+use nexo_schema::envelope::{self, Route};
 
 const LABEL: &str = "nexo/1/sig/tombstone";
 
@@ -58,18 +60,14 @@ impl<'a> Tombstone<'a> {
     /// The signed bytes.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        enc(
-            LABEL,
-            &[
-                self.origin.as_bytes(),
-                self.conversation.as_bytes(),
-                self.target.as_bytes(),
-                self.target_envelope.as_bytes(),
-                self.account.as_bytes(),
-                self.device.as_bytes(),
-                &self.time_ms.to_be_bytes(),
-            ],
-        )
+        let route = Route {
+            origin: self.origin,
+            conv: self.conversation.as_bytes(),
+            msg_id: self.target.as_bytes(),
+            account: self.account.as_bytes(),
+            device: self.device.as_bytes(),
+        };
+        envelope::tombstone(&route, self.target_envelope.as_bytes(), self.time_ms)
     }
 
     /// Signs it.
@@ -126,7 +124,7 @@ impl<'a> Tombstone<'a> {
 /// The log entry of a tombstone, from the signed bytes and the signature.
 #[must_use]
 pub fn tombstone_leaf(message: &[u8], signature: &[u8; 64]) -> Vec<u8> {
-    enc("nexo/1/leaf", &[&[0x03], &kdf::hash(message), &kdf::hash(signature)])
+    entry::tombstone(&kdf::hash(message), &kdf::hash(signature))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Nothing in this folder asks the database: whether a device exists or is revoked is the
 //! guard's question (`http/guard.rs`), and so is what a refusal looks like (`error.rs`).
 
+mod binding;
 pub mod challenge;
 pub mod dpop;
 pub mod keys;

@@ -173,7 +173,10 @@ impl Base<'_> {
         let unreadable = |e: DecodeError| bad(format!("genesis.event: {e}"));
         let event = Event::decode(&genesis.event).map_err(unreadable)?;
         let body = Genesis::decode(event.body).map_err(unreadable)?;
-        let first = event.kind == GENESIS
+        // A first device rules the account and is not limited to conversations.
+        let able = body.device.caps & caps::ADMIN != 0 && body.device.conversations.is_empty();
+        let first = able
+            && event.kind == GENESIS
             && event.seq == 0
             && event.prev == [0; 32]
             && event.account == [0; 32];

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 /// Least bytes of a secret: the strength of HMAC-SHA256 (RFC 7518 section 3.2).
 const LEAST: usize = 32;
 /// A secret file longer than this is not one.
-const MOST: u64 = 4096;
+const MOST: usize = 4096;
 /// Fewer different bytes than a random secret of the least length can plausibly have.
 const LEAST_VARIETY: usize = 8;
 /// Parts of secrets that stand in documentation and examples, in lower case.
@@ -156,9 +156,9 @@ fn open(path: &Path) -> Result<Option<ServerSecret>, SecretError> {
 
 fn read_from(file: File, path: &Path) -> Result<ServerSecret, SecretError> {
     // As large as can be from the start: growing would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST as usize + 1));
-    file.take(MOST + 1).read_to_end(&mut bytes).map_err(|source| io_error(path, source))?;
-    if bytes.len() as u64 > MOST {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST + 1));
+    file.take(MOST as u64 + 1).read_to_end(&mut bytes).map_err(|source| io_error(path, source))?;
+    if bytes.len() > MOST {
         return Err(SecretError::Long { path: path.to_owned() });
     }
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);

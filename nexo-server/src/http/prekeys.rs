@@ -60,10 +60,7 @@ pub(super) async fn upload(
 }
 
 #[get("/prekeys")]
-pub(super) async fn list(
-    caller: Caller,
-    app: &State<App>,
-) -> Result<Json<PrekeyStock>, ApiError> {
+pub(super) async fn list(caller: Caller, app: &State<App>) -> Result<Json<PrekeyStock>, ApiError> {
     let device = native(caller)?;
     let held = app.store.snapshot(move |conn| stock(conn, &device.id)).await?;
     Ok(Json(shown(held)))
@@ -247,24 +244,25 @@ impl<'a> Reader<'a> {
         if not_after <= self.now {
             return Err(bad("fallback: already expired"));
         }
-        let public = public(key)?;
+        let halves = Halves::read(key)?;
+        let public = halves.public(key.id);
         let message = fallback_prekey(self.origin, &self.device, &public, not_before, not_after);
-        self.row(key, public, &message, Some((not_before, not_after)))
+        self.row(key, halves, &message, Some((not_before, not_after)))
     }
 
     fn one_time(&self, key: &Prekey) -> Result<PrekeyRow, ApiError> {
         if key.not_before.is_some() || key.not_after.is_some() {
             return Err(bad("one_time: has no validity times"));
         }
-        let public = public(key)?;
-        let message = one_time_prekey(self.origin, &self.device, &public);
-        self.row(key, public, &message, None)
+        let halves = Halves::read(key)?;
+        let message = one_time_prekey(self.origin, &self.device, &halves.public(key.id));
+        self.row(key, halves, &message, None)
     }
 
     fn row(
         &self,
         key: &Prekey,
-        public: PrekeyPublic,
+        halves: Halves,
         message: &[u8],
         validity: Option<(u64, u64)>,
     ) -> Result<PrekeyRow, ApiError> {
@@ -273,17 +271,29 @@ impl<'a> Reader<'a> {
         if !signed {
             return Err(bad("sig: not this device's signature over the prekey"));
         }
-        let PrekeyPublic { id, x25519, kem } = public;
-        Ok(PrekeyRow { id, x25519: x25519.to_vec(), kem, validity, sig })
+        let Halves { x25519, kem } = halves;
+        Ok(PrekeyRow { id: key.id, x25519: x25519.to_vec(), kem, validity, sig })
     }
 }
 
-fn public(key: &Prekey) -> Result<PrekeyPublic, ApiError> {
-    let x25519 = from_base64(&key.x25519).ok().and_then(|bytes| bytes.try_into().ok());
-    let x25519 = x25519.ok_or_else(|| bad("x25519: expected 32 bytes in base64"))?;
-    let kem = from_base64(&key.kem).ok().filter(|bytes| bytes.len() == KEM_KEY);
-    let kem = kem.ok_or_else(|| bad("kem: expected an ML-KEM-768 key in base64"))?;
-    Ok(PrekeyPublic { id: key.id, x25519, kem })
+/// The two public keys of a prekey.
+struct Halves {
+    x25519: [u8; 32],
+    kem: Vec<u8>,
+}
+
+impl Halves {
+    fn read(key: &Prekey) -> Result<Self, ApiError> {
+        let x25519 = from_base64(&key.x25519).ok().and_then(|bytes| bytes.try_into().ok());
+        let x25519 = x25519.ok_or_else(|| bad("x25519: expected 32 bytes in base64"))?;
+        let kem = from_base64(&key.kem).ok().filter(|bytes| bytes.len() == KEM_KEY);
+        let kem = kem.ok_or_else(|| bad("kem: expected an ML-KEM-768 key in base64"))?;
+        Ok(Self { x25519, kem })
+    }
+
+    fn public(&self, id: u32) -> PrekeyPublic<'_> {
+        PrekeyPublic { id, x25519: &self.x25519, kem: &self.kem }
+    }
 }
 
 fn shown((fallback, one_time): (Option<PrekeyRow>, Vec<PrekeyRow>)) -> PrekeyStock {

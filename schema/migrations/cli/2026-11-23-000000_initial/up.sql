@@ -118,7 +118,8 @@ CREATE TABLE inbox (
     sth_index      INTEGER PRIMARY KEY CHECK (sth_index > 0),
     conv_id        BLOB    NOT NULL CHECK (length(conv_id) = 32),
     msg_id         TEXT    NOT NULL,
-    sender_account BLOB    NOT NULL,
+    -- NULL for a plain account, which has no chain.
+    sender_account BLOB,
     sender_device  TEXT    NOT NULL,
     sender_handle  TEXT,
     kind           TEXT    NOT NULL CHECK (kind IN ('text', 'unsupported', 'undecryptable', 'deleted')),
