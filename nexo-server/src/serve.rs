@@ -100,6 +100,8 @@ fn mount(app: &App) -> Rocket<Build> {
         address: app.config.listen.ip(),
         port: app.config.listen.port(),
         ident: rocket::config::Ident::none(),
+        // Rocket would believe `X-Real-IP` from anyone.
+        ip_header: app.config.client_ip_header.clone().map(Into::into),
         log_level: rocket::log::LogLevel::Off,
         cli_colors: false,
         shutdown: rocket::config::Shutdown {
@@ -113,6 +115,8 @@ fn mount(app: &App) -> Rocket<Build> {
         .manage(app.clone())
         .mount("/", crate::http::all())
         .register("/", crate::error::catchers())
+        // Without Rocket's own: they would go on the 101 as well, where proxies choke on them.
+        .attach(rocket::shield::Shield::new())
         .attach(SecurityHeaders)
         .attach(Cors::new(&app.config.cors_origins))
 }

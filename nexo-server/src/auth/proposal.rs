@@ -116,13 +116,8 @@ impl Base<'_> {
         }
         let (origin, handle) = (self.origin.as_str(), self.handle.as_str());
         let account = hash(&entry::plain_account(origin, handle, self.key.as_bytes()));
-        let record = entry::plain_key_record(
-            origin,
-            handle,
-            &account,
-            device.as_str(),
-            self.key.as_bytes(),
-        );
+        let record =
+            entry::plain_key_record(origin, handle, &account, device.as_str(), self.key.as_bytes());
         let entry = entry::plain_key(&self.label(), &hash(&record));
         Ok(Proposal {
             handle: self.handle,

@@ -13,7 +13,7 @@ use rocket::serde::json::Json;
 use rocket::{State, post};
 
 use super::body::Body;
-use super::guard::{ClientAddress, Proof};
+use super::guard::{Proof, Stranger};
 use crate::App;
 use crate::auth::challenge;
 use crate::auth::proposal::Proposal;
@@ -28,15 +28,13 @@ use crate::store::{
 #[post("/auth/register", data = "<body>")]
 pub(super) async fn register(
     body: Body<RegisterRequest>,
-    address: ClientAddress,
+    _stranger: Stranger,
     app: &State<App>,
 ) -> Result<Json<Challenge>, ApiError> {
-    app.limits.auth(address.0)?;
     let now = app.clock.seconds();
     let mut proposal = Proposal::read(&app.origin, &body.value)?;
     let (handle, wanted) = (proposal.handle.clone(), proposal.device.clone());
-    let (account, holder) =
-        app.store.read(move |conn| owners(conn, &handle, &wanted)).await?;
+    let (account, holder) = app.store.read(move |conn| owners(conn, &handle, &wanted)).await?;
     match account {
         Some(account) => proposal.device = known_device(&proposal, &account, app).await?,
         None if holder.is_some() => {
@@ -48,20 +46,17 @@ pub(super) async fn register(
     let nonce = challenge::nonce(&app.origin, &proposal.device, &body.bytes, exp)?;
     let pending = Pending { nonce: nonce.clone(), request: body.bytes };
     let device_id = proposal.device.clone();
-    app.store
-        .write(move |conn| put_challenge(conn, &proposal.device, &pending, exp, now))
-        .await?;
+    app.store.write(move |conn| put_challenge(conn, &proposal.device, &pending, exp, now)).await?;
     Ok(Json(Challenge { nonce, exp, device_id }))
 }
 
 #[post("/auth/verify", data = "<body>")]
 pub(super) async fn verify(
     body: Body<VerifyRequest>,
+    _stranger: Stranger,
     proof: Proof,
-    address: ClientAddress,
     app: &State<App>,
 ) -> Result<Json<Tokens>, ApiError> {
-    app.limits.auth(address.0)?;
     let now = app.clock.seconds();
     let device = DeviceId::parse(&body.value.device_id)
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, e.to_string()))?;
@@ -87,11 +82,10 @@ pub(super) async fn verify(
 #[post("/auth/refresh", data = "<body>")]
 pub(super) async fn refresh(
     body: Body<RefreshRequest>,
+    _stranger: Stranger,
     proof: Proof,
-    address: ClientAddress,
     app: &State<App>,
 ) -> Result<Json<Tokens>, ApiError> {
-    app.limits.auth(address.0)?;
     let now = app.clock.seconds();
     let successor = token::successor(&app.secret, &body.value.refresh);
     let (hash, next) = (token::refresh_hash(&body.value.refresh), token::refresh_hash(&successor));
@@ -110,15 +104,15 @@ pub(super) async fn refresh(
         .await?;
     let (login, device) =
         rotated.map_err(|e| ApiError::new(ErrorCode::RefreshInvalid, e.to_string()))?;
-    let device = device
-        .filter(|d| d.is_active(now))
-        .ok_or_else(|| ApiError::new(ErrorCode::RefreshInvalid, "the device is no longer active"))?;
+    let device = device.filter(|d| d.is_active(now)).ok_or_else(|| {
+        ApiError::new(ErrorCode::RefreshInvalid, "the device is no longer active")
+    })?;
     let jkt = proof.bound_to_bytes(&device.key)?;
     if login.jkt.is_some() && jkt != login.jkt {
         let detail = "this refresh token is bound to a key; send a DPoP proof of it";
         return Err(ApiError::new(ErrorCode::DpopInvalid, detail));
     }
-    tokens(app, &device, jkt.or(login.jkt), successor, now).map(Json)
+    tokens(app, &device, login.jkt.as_deref(), successor, now).map(Json)
 }
 
 /// The account of the handle, and the device of that id.
@@ -137,8 +131,7 @@ async fn known_device(
     app: &App,
 ) -> Result<DeviceId, ApiError> {
     let (id, now) = (account.id, app.clock.seconds());
-    let devices =
-        app.store.read(move |conn| crate::store::active_devices(conn, &id, now)).await?;
+    let devices = app.store.read(move |conn| crate::store::active_devices(conn, &id, now)).await?;
     let ours = devices.into_iter().find(|d| d.key == *proposal.key.as_bytes());
     let ours = ours.ok_or_else(|| {
         ApiError::new(ErrorCode::HandleTaken, "the handle belongs to another key")
@@ -226,18 +219,18 @@ async fn issue(
     let login = Login { device: device.id.clone(), jkt: jkt.clone(), family: app.random()? };
     let exp = now + app.config.refresh_ttl;
     app.store.write(move |conn| put_login(conn, &login, &hash, exp, now)).await?;
-    tokens(app, &device, jkt, refresh, now).map(Json)
+    tokens(app, &device, jkt.as_deref(), refresh, now).map(Json)
 }
 
 fn tokens(
     app: &App,
     device: &Device,
-    jkt: Option<String>,
+    jkt: Option<&str>,
     refresh: String,
     now: u64,
 ) -> Result<Tokens, ApiError> {
     let token_type = if jkt.is_some() { "DPoP" } else { "Bearer" };
-    let access = app.tokens.mint(&device.id, &device.handle, jkt.as_deref(), now)?;
+    let access = app.tokens.mint(&device.id, &device.handle, jkt, now)?;
     Ok(Tokens {
         access,
         refresh,

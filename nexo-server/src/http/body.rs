@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use crate::error::{ApiError, remember};
 
 /// A JSON body. Whatever `Content-Type` says: the seed's clients differ, the parser does not.
-pub struct Body<T> {
+pub(super) struct Body<T> {
     /// As received: what a login nonce hashes.
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// As read.
-    pub value: T,
+    pub(super) value: T,
 }
 
 #[rocket::async_trait]

@@ -13,11 +13,10 @@ use super::body::Body;
 use super::guard::Caller;
 use crate::App;
 use crate::error::ApiError;
-use crate::store::{
-    Conn, Device, StoreError, active_devices, find_account, open_conversation,
-};
+use crate::store::{Conn, Device, StoreError, active_devices, find_account, open_conversation};
 
 #[get("/devices/x25519_pub")]
+#[expect(clippy::needless_pass_by_value, reason = "guards come by value")]
 pub(super) fn my_x25519(caller: Caller) -> Json<MyX25519> {
     Json(MyX25519 { x25519_pub_b64: to_base64(&caller.0.x25519) })
 }
@@ -34,8 +33,7 @@ pub(super) async fn open(
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("peer_handle: {e}")))?;
     let now = app.clock.seconds();
     let origin = app.origin.clone();
-    let opened =
-        app.store.write(move |conn| open_with(conn, &origin, &me, &peer, now)).await?;
+    let opened = app.store.write(move |conn| open_with(conn, &origin, &me, &peer, now)).await?;
     let opened = opened.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "peer not found"))?;
     Ok(Json(opened))
 }

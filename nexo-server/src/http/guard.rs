@@ -17,9 +17,10 @@ use crate::store::{Device, device_by_id};
 /// The device behind a valid access token, active now, its proof checked where one is due.
 pub struct Caller(pub Device);
 
-/// The peer's address, for limits on those who have no token yet.
+/// Someone without a token yet, within the rate of their address. Stands first in a handler's
+/// parameters: what comes after costs signatures.
 #[derive(Debug, Clone, Copy)]
-pub struct ClientAddress(pub IpAddr);
+pub struct Stranger;
 
 /// A DPoP proof that came without an access token: on the routes that hand tokens out.
 pub struct Proof(Option<Proven>);
@@ -41,9 +42,7 @@ impl Proof {
         match &self.0 {
             None => Ok(None),
             Some(proven) if proven.key == *key => Ok(Some(proven.jkt.clone())),
-            Some(_) => {
-                Err(ApiError::new(ErrorCode::DpopInvalid, "the proof is by another key"))
-            }
+            Some(_) => Err(ApiError::new(ErrorCode::DpopInvalid, "the proof is by another key")),
         }
     }
 }
@@ -64,12 +63,19 @@ impl<'r> FromRequest<'r> for Caller {
 }
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for ClientAddress {
+impl<'r> FromRequest<'r> for Stranger {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let Some(app) = request.rocket().state::<App>() else {
+            return refuse(request, ApiError::internal("the app is not attached"));
+        };
         // Absent only for requests that did not come over a socket.
-        Outcome::Success(Self(request.client_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))))
+        let address = request.client_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        match app.limits.auth(address) {
+            Ok(()) => Outcome::Success(Self),
+            Err(error) => refuse(request, error.into()),
+        }
     }
 }
 

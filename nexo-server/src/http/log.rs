@@ -161,10 +161,7 @@ fn leaf(conn: &mut Conn, index: u64) -> Result<[u8; 32], StoreError> {
     let (tile, within) = (index / TILE_WIDTH as u64, index % TILE_WIDTH as u64);
     let within = u16::try_from(within).unwrap_or(u16::MAX);
     let hashes = StoredTiles(conn).tile(0, tile, within + 1)?;
-    hashes
-        .last()
-        .copied()
-        .ok_or(StoreError::Corrupt { table: "tiles", what: "a tile is empty" })
+    hashes.last().copied().ok_or(StoreError::Corrupt { table: "tiles", what: "a tile is empty" })
 }
 
 /// Serves exactly the width asked for, if a head that was published implies it.
@@ -254,8 +251,22 @@ mod tests {
         assert_eq!(read("x001/x234/067"), Some((1_234_067, 256)));
         assert_eq!(read("x001/000.p/8"), Some((1000, 8)));
         for bad in [
-            "", "0", "00", "0000", "x000/001", "001/002", "x001", "x001/x002", "000.p", "000.p/0",
-            "000.p/256", "000.p/08", "000.p/+8", "000.p/8/9", "00a", "x001/001.p/1/1",
+            "",
+            "0",
+            "00",
+            "0000",
+            "x000/001",
+            "001/002",
+            "x001",
+            "x001/x002",
+            "000.p",
+            "000.p/0",
+            "000.p/256",
+            "000.p/08",
+            "000.p/+8",
+            "000.p/8/9",
+            "00a",
+            "x001/001.p/1/1",
             "x999/x999/x999/x999/x999/x999/x999/999",
         ] {
             assert_eq!(read(bad), None, "{bad:?}");

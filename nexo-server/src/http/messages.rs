@@ -127,10 +127,8 @@ pub(super) async fn list(
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("conv_id: {e}")))?;
     let wish = Wish::read(&range)?;
     member(app, &conv, &device).await?;
-    let page = app
-        .store
-        .snapshot(move |conn| wish.page(conn, &Feed::Conversation(conv), &device))
-        .await?;
+    let page =
+        app.store.snapshot(move |conn| wish.page(conn, &Feed::Conversation(conv), &device)).await?;
     Ok(Json(page))
 }
 
@@ -194,8 +192,7 @@ impl Wish {
         let (rows, more) = match (of, self.after) {
             (Feed::Conversation(conv), None) => self.seed_rows(conn, conv, &device.id)?,
             _ => {
-                let rows =
-                    feed(conn, of, &device.id, self.after.unwrap_or(0), self.limit + 1)?;
+                let rows = feed(conn, of, &device.id, self.after.unwrap_or(0), self.limit + 1)?;
                 cut(rows, self.limit as usize, |_| {})
             }
         };

@@ -179,7 +179,7 @@ fn assemble(
         if !account.native || !device.may(caps::RECV) {
             continue;
         }
-        let fpk = fallback(conn, &device.id, now)?.map(prekey);
+        let fpk = fallback(conn, &device.id, now)?.as_ref().map(prekey);
         let (otk, otk_status) = status(claim(conn, &device)?);
         let x25519_pub = to_base64(&device.x25519);
         devices.push(DeviceBundle { device_id: device.id, x25519_pub, fpk, otk, otk_status });
@@ -197,13 +197,13 @@ fn assemble(
 fn status(claim: Option<Claim>) -> (Option<Prekey>, OneTimeStatus) {
     match claim {
         None => (None, OneTimeStatus::NotAsked),
-        Some(Claim::Key(key)) => (Some(prekey(key)), OneTimeStatus::Ok),
+        Some(Claim::Key(key)) => (Some(prekey(&key)), OneTimeStatus::Ok),
         Some(Claim::Exhausted) => (None, OneTimeStatus::Exhausted),
         Some(Claim::Throttled) => (None, OneTimeStatus::Throttled),
     }
 }
 
-fn prekey(row: PrekeyRow) -> Prekey {
+fn prekey(row: &PrekeyRow) -> Prekey {
     Prekey {
         id: row.id,
         x25519: to_base64(&row.x25519),

@@ -7,10 +7,10 @@ use nexo_schema::ws::{Cipher, Envelope};
 use serde_json::value::RawValue;
 
 use crate::App;
+use crate::LogReceipt;
 use crate::error::ApiError;
 use crate::log::{Hash, ProofError, RecentTiles, Tiles, consistency, inclusion};
 use crate::store::{PacketsOf, StoreError, StoredItem, StoredTiles};
-use crate::LogReceipt;
 
 /// What a deleted message and a deletion show instead of the sender's `ad`.
 const DELETED: &str = r#"{"type":"delete"}"#;
@@ -26,13 +26,10 @@ pub fn item(row: StoredItem) -> Result<Item, StoreError> {
         packet: own.map(|bytes| to_base64(&bytes)),
         packet_hashes: hashes.into_iter().map(|(id, hash)| (id, to_hex(&hash))).collect(),
     });
-    let signed = |pick: fn(&(Vec<u8>, Vec<u8>)) -> &Vec<u8>| {
-        move |pair: &(Vec<u8>, Vec<u8>)| to_base64(pick(pair))
-    };
     let tombstone = row.deletion.map(|deletion| Tombstone {
         target_sth_index: deletion.target_index,
-        statement: deletion.signed.as_ref().map(signed(|pair| &pair.0)),
-        sig: deletion.signed.as_ref().map(signed(|pair| &pair.1)),
+        statement: deletion.signed.as_ref().map(|(statement, _)| to_base64(statement)),
+        sig: deletion.signed.as_ref().map(|(_, sig)| to_base64(sig)),
     });
     Ok(Item {
         msg_id: row.msg_id,
@@ -82,9 +79,9 @@ pub fn path<T: Tiles>(sth_index: u64, size: u64, tiles: &mut T) -> Result<Vec<St
 where
     ApiError: From<T::Error>,
 {
-    let index = sth_index.checked_sub(1).ok_or_else(|| {
-        ApiError::new(ErrorCode::BadRequest, "positions in the log start at 1")
-    })?;
+    let index = sth_index
+        .checked_sub(1)
+        .ok_or_else(|| ApiError::new(ErrorCode::BadRequest, "positions in the log start at 1"))?;
     Ok(base64s(&inclusion(index, size, tiles).map_err(unproved)?))
 }
 

@@ -42,9 +42,7 @@ impl Draft<'_> {
         let ad = self.ad.map_or("{}", RawValue::get);
         check_ad(ad)?;
         let native = match (sender.native, self.packets) {
-            (true, Some(packets)) => {
-                Some(self.native(origin, sender, &cipher, packets)?)
-            }
+            (true, Some(packets)) => Some(self.native(origin, sender, &cipher, packets)?),
             (true, None) => return Err(bad("packets: a native device sends key packets")),
             (false, None) => None,
             (false, Some(_)) => return Err(bad("packets: only native devices send them")),
@@ -153,9 +151,7 @@ fn signed_deletion(
     Ok(NativeDeletion { statement, sig, target_envelope })
 }
 
-fn read_packets(
-    packets: &BTreeMap<DeviceId, String>,
-) -> Result<Vec<([u8; 32], Packet)>, ApiError> {
+fn read_packets(packets: &BTreeMap<DeviceId, String>) -> Result<Vec<([u8; 32], Packet)>, ApiError> {
     if packets.len() > MAX_PACKETS {
         return Err(large(format!("packets: at most {MAX_PACKETS}")));
     }

@@ -74,7 +74,8 @@ pub const MAX_BATCH: usize = 1000;
 /// Age at which an idle log's head is signed anew.
 pub const RENEW_EVERY: Duration = Duration::from_secs(60);
 
-const RENEW_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_hours(24));
+const RENEW_RANGE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_secs(24 * 3600));
 
 /// The time: POSIX seconds.
 pub type Clock = Box<dyn Fn() -> u64 + Send>;

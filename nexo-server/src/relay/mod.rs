@@ -102,12 +102,10 @@ async fn serve<C, A>(
         (Err(error), _) => refused(&error),
         (Ok(_), (Err(_), _)) => (CLOSE_MALFORMED, "conv_id: expected 64 hex digits"),
         (Ok(_), (_, Err(_))) => (CLOSE_MALFORMED, "after: expected a whole number"),
-        (Ok(device), (Ok(conv), Ok(after))) => {
-            match admit(&app, &device.account, conv).await {
-                Ok(()) => return Socket::new(app, device, conv, after).run(stream, shutdown).await,
-                Err(error) => refused(&error),
-            }
-        }
+        (Ok(device), (Ok(conv), Ok(after))) => match admit(&app, &device.account, conv).await {
+            Ok(()) => return Socket::new(app, device, conv, after).run(stream, shutdown).await,
+            Err(error) => refused(&error),
+        },
     };
     let (code, reason) = refusal;
     close(&mut stream, CloseCode::from(code), reason).await;

@@ -142,16 +142,14 @@ pub fn events(conn: &mut Conn, id: &AccountId) -> Result<Vec<EventRow>, StoreErr
         .select((key_events::sth_index, key_events::event, key_events::sig, key_events::accept_sig))
         .load::<(i64, Vec<u8>, Vec<u8>, Vec<u8>)>(conn)?;
     rows.into_iter()
-        .map(|(index, event, sig, accept)| Ok((unsigned("key_events", index)?, [event, sig, accept])))
+        .map(|(index, event, sig, accept)| {
+            Ok((unsigned("key_events", index)?, [event, sig, accept]))
+        })
         .collect()
 }
 
-const ACCOUNT: (
-    accounts::account_id,
-    accounts::handle,
-    accounts::native,
-    accounts::created_index,
-) = (accounts::account_id, accounts::handle, accounts::native, accounts::created_index);
+const ACCOUNT: (accounts::account_id, accounts::handle, accounts::native, accounts::created_index) =
+    (accounts::account_id, accounts::handle, accounts::native, accounts::created_index);
 
 const DEVICE: (
     devices::device_id,

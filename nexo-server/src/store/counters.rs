@@ -86,10 +86,8 @@ impl Counter {
             return Ok(());
         }
         let used: Vec<u8> = self.used.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let values = (
-            send_counters::highest.eq(signed(self.highest)),
-            send_counters::used.eq(used),
-        );
+        let values =
+            (send_counters::highest.eq(signed(self.highest)), send_counters::used.eq(used));
         if self.stored {
             diesel::update(send_counters::table.find(device.as_str())).set(values).execute(conn)?;
         } else {

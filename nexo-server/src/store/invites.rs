@@ -21,11 +21,7 @@ pub fn put_invite(conn: &mut Conn, hash: &[u8; 32], uses: u64, exp: u64) -> Resu
 }
 
 /// Takes one use of an invite; `false` if it has none left, has ended or never was.
-pub(super) fn spend_invite(
-    conn: &mut Conn,
-    hash: &[u8; 32],
-    now: u64,
-) -> Result<bool, StoreError> {
+pub(super) fn spend_invite(conn: &mut Conn, hash: &[u8; 32], now: u64) -> Result<bool, StoreError> {
     let open = invites::table
         .filter(invites::hash.eq(&hash[..]))
         .filter(invites::uses_left.gt(0))

@@ -16,7 +16,7 @@ use crate::log::{
 };
 
 /// Called when a batch is public: the conversations and accounts it concerns, the log's size.
-pub type Ring = Box<dyn Fn(&[ConvId], &[AccountId], u64) + Send>;
+pub(super) type Ring = Box<dyn Fn(&[ConvId], &[AccountId], u64) + Send>;
 
 /// The log in the relay's database.
 pub struct SqlLedger {
@@ -214,7 +214,14 @@ fn write_head(
     } else {
         let (size, root, note, time) = newest;
         diesel::insert_into(log_head::table)
-            .values((log_head::id.eq(1), log_head::origin.eq(origin.as_str()), size, root, note, time))
+            .values((
+                log_head::id.eq(1),
+                log_head::origin.eq(origin.as_str()),
+                size,
+                root,
+                note,
+                time,
+            ))
             .execute(conn)?;
     }
     let renewed = diesel::update(heads::table.find(size))

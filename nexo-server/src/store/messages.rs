@@ -134,32 +134,11 @@ pub fn message_by_id(
     Ok(Some(item))
 }
 
-type MessageRow = (
-    i64,
-    Vec<u8>,
-    String,
-    String,
-    Vec<u8>,
-    bool,
-    i32,
-    Vec<u8>,
-    Vec<u8>,
-    i64,
-    Vec<u8>,
-    Option<i64>,
-);
+type MessageRow =
+    (i64, Vec<u8>, String, String, Vec<u8>, bool, i32, Vec<u8>, Vec<u8>, i64, Vec<u8>, Option<i64>);
 
-type DeletionRow = (
-    i64,
-    Vec<u8>,
-    i64,
-    String,
-    String,
-    Vec<u8>,
-    Option<Vec<u8>>,
-    Option<Vec<u8>>,
-    i64,
-);
+type DeletionRow =
+    (i64, Vec<u8>, i64, String, String, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
 
 fn messages_after(
     conn: &mut Conn,

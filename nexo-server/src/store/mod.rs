@@ -28,10 +28,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use diesel::Connection as _;
 use diesel::connection::SimpleConnection as _;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 use diesel::sqlite::SqliteConnection;
-use diesel::Connection as _;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 pub use accounts::{Account, Device, EventRow, device_by_id, find_account, find_account_by_id};
@@ -43,8 +43,8 @@ pub use claims::{Claim, claim_one_time};
 pub use conversations::{is_participant, open_conversation, shares_conversation};
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
-pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
 pub use messages::page_since;
+pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, publish, stock};
 pub use refresh::{Login, RotateError, put_login, rotate};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
@@ -109,7 +109,9 @@ impl Store {
         create_private(path).map_err(|e| StoreError::Connect(e.to_string()))?;
         let mut writer = connect(path)?;
         refuse_newer(&mut writer)?;
-        writer.run_pending_migrations(MIGRATIONS).map_err(|e| StoreError::Migrate(e.to_string()))?;
+        writer
+            .run_pending_migrations(MIGRATIONS)
+            .map_err(|e| StoreError::Migrate(e.to_string()))?;
         let readers = Pool::builder()
             .max_size(READERS)
             .min_idle(Some(1))
@@ -203,8 +205,9 @@ fn connect(path: &Path) -> Result<Conn, StoreError> {
 /// A database with migrations this program does not know was written by a newer one.
 fn refuse_newer(conn: &mut Conn) -> Result<(), StoreError> {
     let known = conn.applied_migrations().map_err(|e| StoreError::Migrate(e.to_string()))?;
-    let ours = diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
-        .map_err(|e| StoreError::Migrate(e.to_string()))?;
+    let ours =
+        diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
+            .map_err(|e| StoreError::Migrate(e.to_string()))?;
     let newer = known.iter().any(|v| !ours.iter().any(|m| m.name().version() == *v));
     if newer {
         return Err(StoreError::Migrate(

@@ -43,10 +43,10 @@ pub fn publish(
     remove: &[u32],
     most: usize,
 ) -> Result<Result<(), PublishRefusal>, StoreError> {
-    if let Some(key) = new_fallback {
-        if !replace_fallback(conn, device, key)? {
-            return Ok(Err(PublishRefusal::Reused(key.id)));
-        }
+    if let Some(key) = new_fallback
+        && !replace_fallback(conn, device, key)?
+    {
+        return Ok(Err(PublishRefusal::Reused(key.id)));
     }
     let remove = remove.iter().map(|&id| i64::from(id));
     diesel::delete(one_time_prekeys::table)
@@ -113,10 +113,7 @@ pub(super) fn take_one_time(
     Ok(Some(key))
 }
 
-fn published_fallback(
-    conn: &mut Conn,
-    device: &DeviceId,
-) -> Result<Option<PrekeyRow>, StoreError> {
+fn published_fallback(conn: &mut Conn, device: &DeviceId) -> Result<Option<PrekeyRow>, StoreError> {
     let row = fallback_prekeys::table
         .find(device.as_str())
         .select((
@@ -144,10 +141,10 @@ fn replace_fallback(
     device: &DeviceId,
     key: &PrekeyRow,
 ) -> Result<bool, StoreError> {
-    if let Some(current) = published_fallback(conn, device)? {
-        if key.id <= current.id {
-            return Ok(*key == current);
-        }
+    if let Some(current) = published_fallback(conn, device)?
+        && key.id <= current.id
+    {
+        return Ok(*key == current);
     }
     diesel::delete(fallback_prekeys::table.find(device.as_str())).execute(conn)?;
     let (not_before, not_after) = key.validity.unwrap_or_default();
@@ -201,10 +198,7 @@ fn raise_mark(conn: &mut Conn, device: &DeviceId, id: u32, exists: bool) -> Resu
             .execute(conn)?;
     } else {
         diesel::insert_into(prekey_marks::table)
-            .values((
-                prekey_marks::device_id.eq(device.as_str()),
-                prekey_marks::one_time.eq(id),
-            ))
+            .values((prekey_marks::device_id.eq(device.as_str()), prekey_marks::one_time.eq(id)))
             .execute(conn)?;
     }
     Ok(())
@@ -215,12 +209,7 @@ const ONE_TIME: (
     one_time_prekeys::x25519,
     one_time_prekeys::kem,
     one_time_prekeys::sig,
-) = (
-    one_time_prekeys::id,
-    one_time_prekeys::x25519,
-    one_time_prekeys::kem,
-    one_time_prekeys::sig,
-);
+) = (one_time_prekeys::id, one_time_prekeys::x25519, one_time_prekeys::kem, one_time_prekeys::sig);
 
 type OneTimeRow = (i64, Vec<u8>, Vec<u8>, Vec<u8>);
 

@@ -201,4 +201,11 @@ table! {
 }
 
 joinable!(devices -> accounts (account_id));
-allow_tables_to_appear_in_same_query!(accounts, devices, participants, messages, deletions, conversations);
+allow_tables_to_appear_in_same_query!(
+    accounts,
+    devices,
+    participants,
+    messages,
+    deletions,
+    conversations
+);

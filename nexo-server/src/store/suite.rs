@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId, Origin};
@@ -40,11 +41,11 @@ impl Fixture {
     }
 
     /// Commits items as the log would, with a tree of zeros.
-    fn commit(&mut self, items: Vec<Item>) -> Vec<Outcome> {
+    fn commit(&mut self, items: &[Item]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let (size, time) = (self.size, self.clock.seconds());
         self.ledger
-            .commit(size, &items, &mut |admissions: Vec<Outcome>| {
+            .commit(size, items, &mut |admissions: Vec<Outcome>| {
                 let placed =
                     admissions.iter().filter(|a| matches!(a, Admission::Placed { .. })).count();
                 outcomes = admissions;
@@ -68,7 +69,7 @@ impl Fixture {
     }
 
     fn one(&mut self, item: Item) -> Outcome {
-        self.commit(vec![item]).remove(0)
+        self.commit(&[item]).remove(0)
     }
 
     fn conn<T>(&self, look: impl FnOnce(&mut Conn) -> T) -> T {
@@ -199,7 +200,7 @@ fn an_invite_is_spent_once_and_not_by_a_refused_registration() {
         let challenge = Pending { nonce: format!("nonce of {name}"), request: vec![] };
         fixture.conn(|c| put_challenge(c, &device(name), &challenge, 9_999, 0)).unwrap();
     }
-    let outcomes = fixture.commit(vec![invited("alice"), invited("bob")]);
+    let outcomes = fixture.commit(&[invited("alice"), invited("bob")]);
     assert!(matches!(outcomes[0], Admission::Placed { .. }));
     assert_eq!(refusal(&outcomes[1]), Some(Refusal::InviteSpent));
     assert!(fixture.conn(|c| take_challenge(c, "nonce of bob", 0)).unwrap(), "not used up");
@@ -210,7 +211,7 @@ fn a_retry_finds_its_place_and_other_content_is_a_conflict() {
     let (mut fixture, conv) = Fixture::pair();
     let send = |id, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
     // Twice in one batch, and again later, under a number that is used by now.
-    let outcomes = fixture.commit(vec![send("m1", 1), send("m1", 1)]);
+    let outcomes = fixture.commit(&[send("m1", 1), send("m1", 1)]);
     assert!(matches!(outcomes[0], Admission::Placed { .. }));
     assert_eq!(index_of(&outcomes[1]), Some(2));
     assert_eq!(index_of(&fixture.one(send("m1", 1))), Some(2));
@@ -225,12 +226,12 @@ fn a_retry_finds_its_place_and_other_content_is_a_conflict() {
 fn parallel_sends_in_any_order_raise_nothing() {
     let (mut fixture, conv) = Fixture::pair();
     let ids: Vec<String> = (1..=50).map(|n| format!("m{n}")).collect();
-    let items = (1..=50u64)
+    let items: Vec<_> = (1..=50u64)
         .rev()
         .zip(&ids)
         .map(|(dseq, id)| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq))))
         .collect();
-    assert!(fixture.commit(items).iter().all(|o| matches!(o, Admission::Placed { .. })));
+    assert!(fixture.commit(&items).iter().all(|o| matches!(o, Admission::Placed { .. })));
 }
 
 #[test]
@@ -292,9 +293,8 @@ fn a_deletion_clears_what_was_said_and_keeps_what_was_logged() {
     assert_eq!(refusal(&fixture.one(delete("alice", "m1", [0; 32]))), Some(Refusal::WrongTarget));
     assert!(matches!(fixture.one(delete("alice", "m1", right)), Admission::Placed { .. }));
     assert_eq!(index_of(&fixture.one(delete("alice", "m1", right))), Some(3), "deleted once");
-    let rows = fixture
-        .conn(|c| feed(c, &Feed::Account(account("bob")), &device("bob"), 0, 10))
-        .unwrap();
+    let rows =
+        fixture.conn(|c| feed(c, &Feed::Account(account("bob")), &device("bob"), 0, 10)).unwrap();
     assert_eq!(rows.len(), 2);
     assert!(rows[0].deleted && rows[0].cipher.is_empty() && rows[0].ad.is_empty());
     let packets = rows[0].packets.as_ref().unwrap();
@@ -308,9 +308,9 @@ fn a_deletion_clears_what_was_said_and_keeps_what_was_logged() {
 fn positions_and_times_agree_and_time_never_runs_back() {
     let (mut fixture, conv) = Fixture::pair();
     let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
-    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
-    fixture.clock.step(std::time::Duration::from_secs(5));
-    fixture.commit(vec![send("m3", 3)]);
+    fixture.commit(&[send("m1", 1), send("m2", 2)]);
+    fixture.clock.step(Duration::from_secs(5));
+    fixture.commit(&[send("m3", 3)]);
     let late = Clock::fixed(10);
     fixture.ledger = SqlLedger::new(
         fixture.store.writer(),
@@ -318,7 +318,7 @@ fn positions_and_times_agree_and_time_never_runs_back() {
         late,
         Box::new(|_, _, _| {}),
     );
-    fixture.commit(vec![send("m4", 4)]);
+    fixture.commit(&[send("m4", 4)]);
     let after = |since| fixture.conn(|c| page_since(c, since)).unwrap();
     assert_eq!((after(0), after(999)), (0, 0));
     assert_eq!((after(1_000), after(1_004)), (4, 4), "m1 and m2 are not after second 1000");
@@ -346,7 +346,7 @@ fn bells_ring_for_messages_only_and_once_per_batch() {
     let (mut fixture, conv) = Fixture::pair();
     assert!(fixture.rung.lock().unwrap().is_empty(), "registrations concern no conversation");
     let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
-    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
+    fixture.commit(&[send("m1", 1), send("m2", 2)]);
     assert_eq!(*fixture.rung.lock().unwrap(), [4]);
 }
 
@@ -411,10 +411,9 @@ fn prekeys_are_never_reused_and_claimed_once_by_few() {
     assert_eq!(put(Some(&fallback_key(1)), &[]), Ok(()), "the same again");
     let changed = PrekeyRow { sig: vec![0], ..fallback_key(1) };
     assert_eq!(put(Some(&changed), &[]), Err(PublishRefusal::Reused(1)));
-    let claim = |who: &str, now| {
-        fixture.conn(|c| claim_one_time(c, &account(who), &target, now)).unwrap()
-    };
-    for n in 1..=CLAIMS_PER_HOUR as u32 {
+    let claim =
+        |who: &str, now| fixture.conn(|c| claim_one_time(c, &account(who), &target, now)).unwrap();
+    for n in 1..=u32::try_from(CLAIMS_PER_HOUR).unwrap() {
         assert_eq!(claim("alice", 10), Claim::Key(one_time_key(n)));
     }
     assert_eq!(claim("alice", 10), Claim::Throttled);
@@ -463,8 +462,12 @@ fn the_schema_in_rust_is_the_schema_on_disk() {
     for (table, columns) in &on_disk {
         let start = in_rust.find(&format!("    {table} (")).expect(table);
         let block = &in_rust[start..start + in_rust[start..].find("\n    }").unwrap()];
-        let named: Vec<&str> =
-            block.lines().skip(1).filter_map(|line| line.trim().split_once(" ->")).map(|c| c.0).collect();
+        let named: Vec<&str> = block
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.trim().split_once(" ->"))
+            .map(|c| c.0)
+            .collect();
         assert_eq!(&named, columns, "{table}");
     }
     assert_eq!(in_rust.matches("table! {").count(), on_disk.len());
@@ -475,9 +478,11 @@ fn a_database_of_a_newer_program_is_refused() {
     let fixture = Fixture::new();
     let path = fixture._dir.path().join("nexo.db");
     fixture.conn(|conn| {
-        diesel::sql_query("INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')")
-            .execute(conn)
-            .unwrap();
+        diesel::sql_query(
+            "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')",
+        )
+        .execute(conn)
+        .unwrap();
     });
     assert!(matches!(Store::open(&path), Err(StoreError::Migrate(_))));
 }

@@ -1,0 +1,167 @@
+//! What can enter the log, and why it may not.
+
+use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId};
+
+pub(super) type Hash = [u8; 32];
+
+/// Something that wants a place in the log.
+#[derive(Debug)]
+pub enum Item {
+    /// A new account with its first device.
+    Register(Registration),
+    /// A message.
+    Message(NewMessage),
+    /// The deletion of a message for everyone.
+    Deletion(NewDeletion),
+}
+
+/// A new account, proved and checked but for what may have changed since.
+#[derive(Debug)]
+pub struct Registration {
+    /// Its name.
+    pub handle: Handle,
+    /// Its id.
+    pub account: AccountId,
+    /// Its first device.
+    pub device: DeviceId,
+    /// Ed25519.
+    pub key: Hash,
+    /// The X25519 key derived from it.
+    pub x25519: Hash,
+    /// The device's capabilities.
+    pub caps: u16,
+    /// Unix seconds after which the device is void; 0 for none.
+    pub not_after: u64,
+    /// The challenge that was answered; used up with the registration.
+    pub nonce: String,
+    /// Hash of the invite to spend.
+    pub invite: Option<Hash>,
+    /// Native accounts: the event as signed.
+    pub genesis: Option<SignedGenesis>,
+    /// The log entry.
+    pub entry: Vec<u8>,
+}
+
+/// A genesis event as signed.
+#[derive(Debug)]
+pub struct SignedGenesis {
+    /// The event.
+    pub event: Vec<u8>,
+    /// The device's signature.
+    pub sig: Vec<u8>,
+    /// The device's acceptance.
+    pub accept_sig: Vec<u8>,
+}
+
+/// A message to store.
+#[derive(Debug)]
+pub struct NewMessage {
+    /// Where to.
+    pub conv: ConvId,
+    /// Its id.
+    pub msg_id: MsgId,
+    /// Who sends it.
+    pub device: DeviceId,
+    /// Bytes of `cipher` that are its nonce, when it came as `{c,n}`.
+    pub nonce_len: u32,
+    /// The ciphertext.
+    pub cipher: Vec<u8>,
+    /// The exact bytes received.
+    pub ad: Vec<u8>,
+    /// Set on native messages.
+    pub native: Option<NativeMessage>,
+}
+
+/// What a native message has besides.
+#[derive(Debug)]
+pub struct NativeMessage {
+    /// The envelope hash EH over all that is stored.
+    pub envelope: Hash,
+    /// A key packet per device, in ascending order of device id.
+    pub packets: Vec<Packet>,
+    /// The send counter; stateless devices have none.
+    pub dseq: Option<u64>,
+}
+
+/// A key packet.
+#[derive(Debug)]
+pub struct Packet {
+    /// Whom it is for.
+    pub device: DeviceId,
+    /// The packet.
+    pub bytes: Vec<u8>,
+    /// Its SHA-256.
+    pub hash: Hash,
+}
+
+/// A deletion to store.
+#[derive(Debug)]
+pub struct NewDeletion {
+    /// Where.
+    pub conv: ConvId,
+    /// What.
+    pub target: MsgId,
+    /// Who asks.
+    pub device: DeviceId,
+    /// Native accounts sign.
+    pub native: Option<NativeDeletion>,
+}
+
+/// A signed tombstone, its signature verified.
+#[derive(Debug)]
+pub struct NativeDeletion {
+    /// The signed bytes.
+    pub statement: Vec<u8>,
+    /// The signature.
+    pub sig: Vec<u8>,
+    /// The envelope hash it names.
+    pub target_envelope: Hash,
+}
+
+/// What a submitter learns besides the position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// The relay's time for it, Unix seconds.
+    pub ts: u64,
+}
+
+/// Why an item got no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The challenge was used or has expired.
+    #[error("the challenge was used or has expired")]
+    ChallengeGone,
+    /// The handle belongs to another account.
+    #[error("the handle is taken")]
+    HandleTaken,
+    /// The device id belongs to another key.
+    #[error("the device id is taken")]
+    DeviceTaken,
+    /// The invite has no use left.
+    #[error("the invite is not valid")]
+    InviteSpent,
+    /// The device is revoked, expired or lacks the capability.
+    #[error("the device may not do this")]
+    DeviceBarred,
+    /// The account takes no part in the conversation, or it does not exist.
+    #[error("not a participant of the conversation")]
+    NotParticipant,
+    /// The `msg_id` was used with other content.
+    #[error("the msg_id was used with other content")]
+    Conflict,
+    /// The send counter was used, or lies below the window.
+    #[error("the send counter was used before")]
+    CounterUsed,
+    /// A native device that keeps state sent no send counter, or a stateless one did.
+    #[error("the send counter is missing or not wanted")]
+    CounterForm,
+    /// Key packets do not match the participants' devices.
+    #[error("the participants' devices have changed")]
+    DevicesChanged,
+    /// There is no such message of this account in the conversation.
+    #[error("no such message of yours in this conversation")]
+    NoTarget,
+    /// The tombstone names another envelope.
+    #[error("the tombstone names another envelope")]
+    WrongTarget,
+}
