@@ -108,7 +108,10 @@ impl From<Refusal> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::internal(error.to_string())
+        match error {
+            StoreError::Busy => unavailable(error.to_string()),
+            failed => Self::internal(failed),
+        }
     }
 }
 

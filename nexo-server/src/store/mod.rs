@@ -68,9 +68,12 @@ pub enum StoreError {
     /// The database answered with an error.
     #[error("database: {0}")]
     Db(#[from] diesel::result::Error),
-    /// No connection could be opened or taken from the pool.
+    /// No connection could be opened.
     #[error("database connection: {0}")]
     Connect(String),
+    /// Every reader was busy for too long.
+    #[error("the database is busy")]
+    Busy,
     /// The schema could not be brought up to date.
     #[error("database migration: {0}")]
     Migrate(String),
@@ -140,7 +143,7 @@ impl Store {
     {
         let readers = self.readers.clone();
         blocking(move || {
-            let mut conn = readers.get().map_err(|e| StoreError::Connect(e.to_string()))?;
+            let mut conn = readers.get().map_err(|_| StoreError::Busy)?;
             query(&mut conn)
         })
         .await
