@@ -56,6 +56,13 @@ pub(super) fn keys(app: &State<App>) -> Public<Note> {
     Public(Note::new(app.log.key_list().to_vec()))
 }
 
+/// The key that everything else is checked with. Whoever takes it from here takes it on trust;
+/// the operator publishes it elsewhere as well (`nexo-server vkey`).
+#[get("/log/vkey")]
+pub(super) fn vkey(app: &State<App>) -> Public<Note> {
+    Public(Note::new(format!("{}\n", app.log.log_vkey()).into_bytes()))
+}
+
 #[get("/tile/entries/<path..>", rank = 1)]
 pub(super) async fn entries(path: PathBuf, app: &State<App>) -> Result<Public<Blob>, ApiError> {
     let (index, hashes) = tile_path(&path)?;

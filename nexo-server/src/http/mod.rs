@@ -44,6 +44,7 @@ pub fn all() -> Vec<Route> {
         // Everybody's
         log::checkpoint,
         log::keys,
+        log::vkey,
         log::tiles,
         log::entries,
         log::head,

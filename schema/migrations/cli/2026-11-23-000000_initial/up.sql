@@ -56,7 +56,7 @@ CREATE TABLE heads (
     root BLOB    NOT NULL CHECK (length(root) = 32),
     note TEXT    NOT NULL,
     -- The relay's time signature on it, Unix seconds.
-    time INTEGER
+    time INTEGER NOT NULL
 ) STRICT;
 
 -- Two signed heads that cannot both be true. While a row is here nothing is sent.

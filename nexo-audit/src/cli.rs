@@ -1,0 +1,145 @@
+//! The command line: words and types, no action.
+
+use crate::fetch::LogUrl;
+use crate::finding::exit_codes;
+use crate::key::LogKey;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const ABOUT: &str = "Verifies a Nexo log without sharing code with its server";
+
+const EXAMPLES: &str = "\
+Verifies a Nexo log without sharing code with its server
+
+Examples:
+  The operator publishes the key (`nexo-server vkey`); pin it once, then run it again and again:
+    nexo-audit check https://relay.example.org --vkey 'relay.example.org+1a2b3c4d+AbCd...'
+    nexo-audit check https://relay.example.org
+
+  In a script, with the verdict as JSON and as the exit code:
+    nexo-audit check https://relay.example.org --json --timeout 5m";
+
+const CHECK_EXAMPLES: &str = "\
+Verifies the newest head of a log, proves that it extends the last one seen here, hashes every \
+new entry into it, and remembers it
+
+Examples:
+  The first time, with the key that the operator publishes:
+    nexo-audit check https://relay.example.org --vkey 'relay.example.org+1a2b3c4d+AbCd...'
+  From then on:
+    nexo-audit check https://relay.example.org
+  In a script, with the memory in a place of its own:
+    nexo-audit check https://relay.example.org --state /var/lib/nexo/audit.json --json";
+
+/// `nexo-audit`.
+#[derive(Debug, Parser)]
+#[command(name = "nexo-audit", version, about = ABOUT, long_about = EXAMPLES)]
+#[command(after_long_help = exit_codes())]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Verify the newest head of a log against the last one seen here, and remember it
+    #[command(long_about = CHECK_EXAMPLES, after_long_help = exit_codes())]
+    Check(CheckArgs),
+}
+
+/// `nexo-audit check`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckArgs {
+    /// Address of the log
+    #[arg(value_name = "URL", value_parser = LogUrl::parse)]
+    pub(crate) url: LogUrl,
+
+    /// The log's key, as `nexo-server vkey` prints it; remembered from then on
+    #[arg(long, value_name = "VKEY", value_parser = LogKey::parse)]
+    pub(crate) vkey: Option<LogKey>,
+
+    /// Trust on first use: without a key, take the one that the log itself offers
+    ///
+    /// Whoever answers at the URL at that moment is then the log. Later runs hold it to that.
+    #[arg(long)]
+    pub(crate) tofu: bool,
+
+    /// Where to remember the last verified head
+    ///
+    /// Without this: a file named after the address in $XDG_STATE_HOME/nexo/audit/.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Print the verdict as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Oldest head that is still fresh, as 90s, 15m, 24h or 7d
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub(crate) max_age: Duration,
+
+    /// Give up after this long; each single request has limits of its own
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Why text is not a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a duration is a whole number and a unit: 90s, 15m, 24h or 7d")]
+struct DurationError;
+
+fn duration(text: &str) -> Result<Duration, DurationError> {
+    let (number, unit) =
+        text.split_at_checked(text.len().saturating_sub(1)).ok_or(DurationError)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(DurationError),
+    };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(DurationError);
+    }
+    let number: u64 = number.parse().map_err(|_| DurationError)?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or(DurationError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in
+            [("0s", 0), ("90s", 90), ("15m", 900), ("24h", 86_400), ("7d", 604_800)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "s", "5", "5w", "-5s", "+5s", "5 s", "1.5h", "5µ", "99999999999999999999s"]
+        {
+            assert_eq!(duration(bad), Err(DurationError), "{bad:?}");
+        }
+        assert_eq!(duration("300000000000000d"), Err(DurationError));
+    }
+
+    #[test]
+    fn help_starts_with_examples_and_lists_every_exit_code() {
+        for command in [Cli::command(), Cli::command().find_subcommand("check").unwrap().clone()] {
+            let help = command.clone().render_long_help().to_string();
+            let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
+            assert!(examples.is_some() && examples < usage, "{help}");
+            for row in crate::finding::TABLE {
+                assert!(help.contains(row.meaning), "{help}");
+            }
+            assert!(!command.clone().render_help().to_string().contains("Exit codes"));
+        }
+    }
+}

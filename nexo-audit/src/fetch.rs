@@ -1,0 +1,294 @@
+//! Where a log is read from: a trait of one method, and HTTP.
+//!
+//! Everything that comes back is a stranger's. Sizes are checked while bytes arrive, there is a
+//! time limit on every step, redirects are not followed (a log has one address), and nothing of
+//! an error page is shown. Plain `http` is allowed: what counts is signed or hashed.
+
+use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use std::error::Error;
+use std::fmt;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence while an answer arrives.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest a single answer may take: at the largest answer this is 9 kB/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a "slow down" (429, 503) is obeyed before it counts as no answer.
+const PATIENCE: u32 = 5;
+/// Longest wait that a log may ask for at a time, seconds.
+const LONGEST_WAIT: u64 = 30;
+
+/// Something that serves a log's files.
+pub trait Source: Send + Sync + 'static {
+    /// The bytes at `path` (relative, without a leading slash), at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`FetchError`]; [`FetchError::NotFound`] only when the source says that there is nothing.
+    fn get(
+        &self,
+        path: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<u8>, FetchError>> + Send;
+}
+
+/// Why there are no bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The source says that it does not exist.
+    #[error("not found")]
+    NotFound,
+    /// The source answered with another HTTP status than 200 and 404. A redirect is one.
+    #[error("the answer was HTTP status {status}")]
+    Status {
+        /// The status code.
+        status: u16,
+    },
+    /// The answer is longer than it can be.
+    #[error("the answer is longer than {limit} bytes")]
+    TooLarge {
+        /// The most that was read.
+        limit: usize,
+    },
+    /// Nobody there, or no secure connection to them.
+    #[error("no connection: {cause}")]
+    Connect {
+        /// The innermost cause.
+        cause: String,
+    },
+    /// Too slow.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The connection broke off.
+    #[error("the connection failed: {cause}")]
+    Broken {
+        /// The innermost cause.
+        cause: String,
+    },
+}
+
+/// Why text is not the address of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not an absolute URL.
+    #[error("not a URL; it should look like https://relay.example.org")]
+    Syntax,
+    /// Another scheme than http and https.
+    #[error("the URL has to start with http:// or https://")]
+    Scheme,
+    /// A user, password, query or fragment, which a log's address has not.
+    #[error("the URL of a log has no user, password, query or fragment")]
+    Extra,
+}
+
+/// The address of a log, under which its files lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogUrl(Url);
+
+impl LogUrl {
+    /// Reads an address; a slash at its end makes no difference.
+    ///
+    /// # Errors
+    /// [`UrlError`] names what differs.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let mut url = Url::parse(text).map_err(|_| UrlError::Syntax)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(UrlError::Scheme);
+        }
+        let user = !url.username().is_empty() || url.password().is_some();
+        if user || url.query().is_some() || url.fragment().is_some() {
+            return Err(UrlError::Extra);
+        }
+        let path = format!("{}/", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(Self(url))
+    }
+
+    /// A file name that no other address has: `relay.example.org_8000`.
+    #[must_use]
+    pub fn file_stem(&self) -> String {
+        let authority = self.0.authority();
+        let path = self.0.path().trim_end_matches('/');
+        let mut name = String::new();
+        for byte in authority.bytes().chain(path.bytes()) {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' => name.push(byte.into()),
+                b':' => name.push('_'),
+                b'/' => name.push('+'),
+                // Writing to a String does not fail.
+                other => drop(write!(name, "%{other:02x}")),
+            }
+        }
+        name
+    }
+
+    fn join(&self, path: &str) -> Result<Url, FetchError> {
+        self.0.join(path).map_err(|e| FetchError::Connect { cause: e.to_string() })
+    }
+}
+
+impl fmt::Display for LogUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+/// A log behind HTTP.
+#[derive(Debug, Clone)]
+pub struct Http {
+    base: LogUrl,
+    client: Client,
+}
+
+impl Http {
+    /// A client for the log at `base`. The process must have installed its TLS provider, which
+    /// `main` does first.
+    ///
+    /// # Errors
+    /// [`FetchError::Connect`] when the system's certificates cannot be used.
+    pub fn new(base: LogUrl) -> Result<Self, FetchError> {
+        let client = Client::builder()
+            .user_agent(concat!("nexo-audit/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .map_err(|e| FetchError::Connect { cause: innermost(&e) })?;
+        Ok(Self { base, client })
+    }
+
+    async fn answer(&self, url: &Url) -> Result<Response, FetchError> {
+        let mut patience = PATIENCE;
+        loop {
+            let answer = self.client.get(url.clone()).send().await.map_err(of_reqwest)?;
+            match answer.status() {
+                StatusCode::OK => return Ok(answer),
+                StatusCode::NOT_FOUND => return Err(FetchError::NotFound),
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE if patience > 0 => {
+                    patience -= 1;
+                    tokio::time::sleep(asked_wait(&answer)).await;
+                }
+                other => return Err(FetchError::Status { status: other.as_u16() }),
+            }
+        }
+    }
+}
+
+impl Source for Http {
+    async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+        let mut answer = self.answer(&self.base.join(path)?).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(of_reqwest)? {
+            if chunk.len() > limit - bytes.len() {
+                return Err(FetchError::TooLarge { limit });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+/// The wait in `Retry-After`, when it is given in seconds; otherwise one second.
+fn asked_wait(answer: &Response) -> Duration {
+    let header = answer.headers().get(header::RETRY_AFTER);
+    let seconds = header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(1);
+    Duration::from_secs(u64::min(seconds, LONGEST_WAIT))
+}
+
+fn of_reqwest(error: reqwest::Error) -> FetchError {
+    let error = error.without_url();
+    if error.is_timeout() {
+        FetchError::TimedOut
+    } else if error.is_connect() {
+        FetchError::Connect { cause: innermost(&error) }
+    } else {
+        FetchError::Broken { cause: innermost(&error) }
+    }
+}
+
+/// The last error of a chain says what really happened.
+fn innermost(error: &dyn Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testlog::{Answer, serve};
+
+    fn http(answers: &[(&str, Answer)]) -> Http {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Http::new(LogUrl::parse(&serve(answers)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, shown, stem) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000", "127.0.0.1_8000"),
+            ("https://Relay.example.org/", "https://relay.example.org", "relay.example.org"),
+            ("https://a/b/c//", "https://a/b/c", "a+b+c"),
+            ("http://[::1]:8000/x_y", "http://[::1]:8000/x_y", "%5b__1%5d_8000+x%5fy"),
+        ] {
+            let url = LogUrl::parse(text).unwrap();
+            assert_eq!((url.to_string().as_str(), url.file_stem().as_str()), (shown, stem));
+        }
+        let url = LogUrl::parse("https://a/b").unwrap();
+        assert_eq!(url.join("tile/0/000").unwrap().as_str(), "https://a/b/tile/0/000");
+        for (text, why) in [
+            ("", UrlError::Syntax),
+            ("relay.example.org", UrlError::Syntax),
+            ("ftp://a", UrlError::Scheme),
+            ("localhost:8000", UrlError::Scheme),
+            ("https://user@a", UrlError::Extra),
+            ("https://a?x", UrlError::Extra),
+            ("https://a#x", UrlError::Extra),
+        ] {
+            assert_eq!(LogUrl::parse(text), Err(why), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded_and_named() {
+        let source = http(&[
+            ("/good", Answer::ok(b"12345")),
+            ("/moved", Answer::new(302, b"").header("Location", "/good")),
+            ("/broken", Answer::new(500, b"secret words")),
+        ]);
+        assert_eq!(source.get("good", 5).await, Ok(b"12345".to_vec()));
+        assert_eq!(source.get("good", 4).await, Err(FetchError::TooLarge { limit: 4 }));
+        assert_eq!(source.get("moved", 9).await, Err(FetchError::Status { status: 302 }));
+        assert_eq!(source.get("broken", 9).await, Err(FetchError::Status { status: 500 }));
+        assert_eq!(source.get("absent", 9).await, Err(FetchError::NotFound));
+    }
+
+    #[tokio::test]
+    async fn a_busy_log_is_asked_again_and_not_for_ever() {
+        let busy = || Answer::new(429, b"").header("Retry-After", "0");
+        let source = http(&[
+            ("/later", busy()),
+            ("/later", Answer::new(503, b"").header("Retry-After", "0")),
+            ("/later", Answer::ok(b"here")),
+            ("/never", busy()),
+        ]);
+        assert_eq!(source.get("later", 9).await, Ok(b"here".to_vec()));
+        assert_eq!(source.get("never", 9).await, Err(FetchError::Status { status: 429 }));
+    }
+
+    #[tokio::test]
+    async fn nobody_there() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Bound and dropped: the port is free again.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let source = Http::new(LogUrl::parse(&format!("http://{port}")).unwrap()).unwrap();
+        let error = source.get("checkpoint", 9).await.unwrap_err();
+        assert!(matches!(error, FetchError::Connect { .. }), "{error:?}");
+    }
+}
