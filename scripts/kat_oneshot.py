@@ -4,7 +4,7 @@
 An independent reading of the protocol text with Python's standard library only.
 It starts from the inputs of kat_draft.json (whose ML-KEM ciphertext and root key
 two other implementations agreed on) and first proves itself on the sealed bytes
-of that file. Run: python3 make_kat_oneshot.py
+of that file. Run: python3 scripts/kat_oneshot.py
 """
 import base64
 import hashlib
@@ -13,7 +13,7 @@ import json
 import pathlib
 import struct
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).parent.parent / "schema" / "vectors" / "nexo"
 MASK = 0xFFFFFFFF
 
 
@@ -123,7 +123,7 @@ def main():
     leaf = enc("nexo/1/leaf", [b"\x02", eh])
     tombstone_leaf = enc("nexo/1/leaf", [b"\x03", H(s["tombstone_message"]),
                                          H(s["tombstone_sig"])])
-    note = ("made by make_kat_oneshot.py from session_fallback_only of kat_draft.json; "
+    note = ("made by scripts/kat_oneshot.py from session_fallback_only of kat_draft.json; "
             "tombstone_leaf is over the tombstone of that session")
     out = {"note": note, "key_packet": kp.hex(), "kp_aad_sha256": H(aad_kp).hex(),
            "envelope_hash": eh.hex(), "message_leaf": leaf.hex(),
