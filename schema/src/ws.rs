@@ -20,8 +20,6 @@ pub const CLOSE_UNAUTHORIZED: u16 = 4401;
 pub const CLOSE_FORBIDDEN: u16 = 4403;
 /// Close code: a frame or parameter that does not parse.
 pub const CLOSE_MALFORMED: u16 = 4400;
-/// Close code: too many sockets or requests.
-pub const CLOSE_RATE_LIMITED: u16 = 4429;
 
 /// `cipher` in either of the seed's shapes; fanned out in the shape received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

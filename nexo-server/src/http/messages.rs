@@ -70,15 +70,15 @@ pub(super) async fn send(
         dseq: request.dseq,
     };
     let message = draft.into_message(&app.origin, &device)?;
-    member(app, &request.conv_id, &device).await?;
+    // Whether the device may write there is decided where it is written; see `store/admit`.
     let placed = app.submit(Item::Message(message)).await?;
-    let (conv, reader) = (request.conv_id, device.id.clone());
-    let row = app.store.read(move |conn| message_by_id(conn, &conv, &msg_id, &reader)).await?;
-    let row = row.ok_or_else(|| ApiError::internal("a placed message has no row"))?;
     let receipt = match device.native || wanted(receipt) {
         true => Some(present::receipt(app, &placed).await?),
         false => None,
     };
+    let (conv, reader) = (request.conv_id, device.id);
+    let row = app.store.read(move |conn| message_by_id(conn, &conv, &msg_id, &reader)).await?;
+    let row = row.ok_or_else(|| ApiError::internal("a placed message has no row"))?;
     let message = present::item(row)?;
     Ok(Json(SendResponse { ok: true, message, duplicate: placed.known, receipt }))
 }
@@ -92,7 +92,6 @@ pub(super) async fn delete(
 ) -> Result<Json<DeleteResponse>, ApiError> {
     let device = caller.0;
     app.limits.write(&device.id)?;
-    member(app, &body.value.conv_id, &device).await?;
     let item = deletion(&body.value, &app.origin, &device)?;
     let placed = app.submit(Item::Deletion(item)).await?;
     let receipt = match device.native || wanted(receipt) {
@@ -257,10 +256,11 @@ fn whole_seconds(rows: &mut Vec<StoredItem>) {
     }
 }
 
-/// A non-negative number in a query.
+/// A non-negative number in a query, within what positions and times can be.
 pub(super) fn number(name: &str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
     let read = |text: &str| {
-        text.parse().map_err(|_| {
+        let number = text.parse().ok().filter(|&n| n <= i64::MAX as u64);
+        number.ok_or_else(|| {
             ApiError::new(ErrorCode::BadRequest, format!("{name}: expected a whole number"))
         })
     };

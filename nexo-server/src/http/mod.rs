@@ -15,6 +15,7 @@ mod conversations;
 mod health;
 mod log;
 mod messages;
+mod openapi;
 mod prekeys;
 
 use rocket::{Route, routes};
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Route> {
         prekeys::bundle_by_id,
         prekeys::claim,
         // Everybody's
+        openapi::document,
         log::checkpoint,
         log::keys,
         log::vkey,

@@ -118,7 +118,9 @@ impl Socket {
             Some(Ok(Message::Binary(_))) => {
                 return Err(End::Close(CloseCode::Unsupported, "frames are JSON text"));
             }
-            // Oversize and protocol errors: tungstenite has said why to the peer.
+            Some(Err(rocket_ws::result::Error::Capacity(_))) => {
+                return Err(End::Close(CloseCode::Size, "the frame is too long"));
+            }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
         };
         let Some(conv) = self.conv else {
