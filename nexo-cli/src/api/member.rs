@@ -1,0 +1,278 @@
+//! A logged-in device: tokens, proofs of possession, and the routes for devices.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use nexo_schema::bytes::to_base64;
+use nexo_schema::error::ErrorCode;
+use nexo_schema::http::{
+    Bundle, Challenge, Conversation, ConversationRequest, DeleteRequest, DeleteResponse, Page,
+    PrekeyStock, PrekeyUpload, RegisterRequest, SendResponse, SignedEvent, Tokens, VerifyRequest,
+};
+use nexo_schema::ids::{AccountId, Handle, Origin};
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ApiError, Call, Credentials, MAX_ANSWER, MAX_TEXT, Relay, json, malformed};
+use crate::clock;
+use crate::e2ee::dpop::{ProofOf, dpop_proof};
+use crate::e2ee::sign_challenge;
+use crate::identity::Identity;
+use crate::random;
+
+/// A token is renewed this long before it ends, so that it does not end on the way.
+const MARGIN: Duration = Duration::from_secs(30);
+/// Logins of one device at once push each other's challenges out; then it is tried again.
+const LOGIN_TRIES: usize = 5;
+
+/// This device at the relay. Logs in when first needed, and again when the token ends.
+pub struct Member<'a> {
+    relay: &'a Relay,
+    identity: &'a Identity,
+    origin: &'a Origin,
+    invite: Option<&'a str>,
+    token: RefCell<Option<Token>>,
+}
+
+/// An access token, in memory only.
+struct Token {
+    text: String,
+    kind: &'static str,
+    ends: Instant,
+}
+
+impl<'a> Member<'a> {
+    /// The device of `identity`. `invite` is for the relay's first login only.
+    #[must_use]
+    pub fn new(
+        relay: &'a Relay,
+        identity: &'a Identity,
+        origin: &'a Origin,
+        invite: Option<&'a str>,
+    ) -> Self {
+        Self { relay, identity, origin, invite, token: RefCell::new(None) }
+    }
+
+    /// Logs in unless a token is at hand. The first time ever this registers the account.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn log_in(&self) -> Result<(), ApiError> {
+        let fresh = |t: &Token| t.ends.saturating_duration_since(Instant::now()) > MARGIN;
+        if self.token.borrow().as_ref().is_some_and(fresh) {
+            return Ok(());
+        }
+        for _ in 1..LOGIN_TRIES {
+            match self.new_token().await {
+                Err(e) if e.code() == Some(ErrorCode::ChallengeInvalid) => {}
+                other => return other,
+            }
+        }
+        self.new_token().await
+    }
+
+    async fn new_token(&self) -> Result<(), ApiError> {
+        let request = encoded(&self.registration())?;
+        let call = post("/auth/register", &request);
+        let challenge: Challenge = json(&call, &self.anonymous(&call).await?)?;
+        let signature = sign_challenge(
+            &self.identity.device,
+            &challenge.nonce,
+            self.origin.as_str(),
+            &request,
+        )?;
+        let answer = encoded(&VerifyRequest {
+            device_id: self.identity.device_id().to_string(),
+            signature: to_base64(&signature),
+        })?;
+        let call = post("/auth/verify", &answer);
+        let tokens: Tokens = json(&call, &self.anonymous(&call).await?)?;
+        self.adopt(tokens)
+    }
+
+    fn registration(&self) -> RegisterRequest {
+        let Identity { handle, device, genesis, .. } = self.identity;
+        RegisterRequest {
+            handle: handle.to_string(),
+            device_id: None,
+            ed25519_pub: to_base64(device.public().as_bytes()),
+            genesis: Some(SignedEvent {
+                event: to_base64(&genesis.event),
+                sig: to_base64(&genesis.signature),
+                accept_sig: to_base64(&genesis.accept_signature),
+            }),
+            invite: self.invite.map(str::to_owned),
+        }
+    }
+
+    fn adopt(&self, tokens: Tokens) -> Result<(), ApiError> {
+        let ours = tokens.account_id.0 == *self.identity.account.as_bytes()
+            && tokens.device_id.native_bytes() == Some(*self.identity.device_id().as_bytes());
+        if !ours {
+            return Err(ApiError::OtherAccount);
+        }
+        let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        if !visible(&tokens.access) {
+            return Err(malformed(&post("/auth/verify", b""), "a token"));
+        }
+        // A day is more than any relay grants; the bound keeps the sum below from overflowing.
+        let life = Duration::from_secs(tokens.expires_in.min(86_400));
+        let kind = if tokens.token_type.eq_ignore_ascii_case("dpop") { "DPoP" } else { "Bearer" };
+        let ends = Instant::now() + life;
+        *self.token.borrow_mut() = Some(Token { text: tokens.access, kind, ends });
+        Ok(())
+    }
+
+    /// A request that gets a token: proven, but without one.
+    async fn anonymous(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
+        let attempt = || async {
+            let dpop = Some(self.proof(&call.method, call.path, None)?);
+            self.relay.once(call, Credentials { authorization: None, dpop }, MAX_TEXT).await
+        };
+        self.relay.retry(attempt).await
+    }
+
+    /// A request as this device; a token that the relay no longer takes is renewed once.
+    async fn asked(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
+        match self.with_token(call).await {
+            Err(e) if e.code() == Some(ErrorCode::Unauthorized) => {
+                *self.token.borrow_mut() = None;
+                self.with_token(call).await
+            }
+            other => other,
+        }
+    }
+
+    async fn with_token(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
+        let attempt = || async {
+            let credentials = self.credentials(&call.method, call.path).await?;
+            self.relay.once(call, credentials, MAX_ANSWER).await
+        };
+        self.relay.retry(attempt).await
+    }
+
+    /// Token and a fresh proof for one request; the relay takes each proof once.
+    pub(super) async fn credentials(
+        &self,
+        method: &Method,
+        path: &str,
+    ) -> Result<Credentials, ApiError> {
+        self.log_in().await?;
+        let token = self.token.borrow();
+        let Some(token) = token.as_ref() else { return Ok(Credentials::default()) };
+        Ok(Credentials {
+            authorization: Some(format!("{} {}", token.kind, token.text)),
+            dpop: Some(self.proof(method, path, Some(&token.text))?),
+        })
+    }
+
+    fn proof(&self, method: &Method, path: &str, token: Option<&str>) -> Result<String, ApiError> {
+        let request = ProofOf {
+            method: method.as_str(),
+            url: &self.relay.url().route(path),
+            origin: self.origin.as_str(),
+            issued_at: clock::seconds(),
+            id: random::array()?,
+            token,
+        };
+        Ok(dpop_proof(&self.identity.device, &request)?)
+    }
+
+    pub(super) fn relay(&self) -> &Relay {
+        self.relay
+    }
+
+    /// An account's chain and prekeys, by handle. `held` is the size of the newest head held,
+    /// from which consistency is asked; 0 for none.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn bundle(&self, handle: &Handle, held: u64) -> Result<Bundle, ApiError> {
+        self.look_up(&format!("/accounts/{handle}/bundle"), held).await
+    }
+
+    /// As [`Member::bundle`], by account.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn bundle_by_id(&self, account: AccountId, held: u64) -> Result<Bundle, ApiError> {
+        self.look_up(&format!("/accounts/by-id/{account}/bundle"), held).await
+    }
+
+    async fn look_up(&self, path: &str, held: u64) -> Result<Bundle, ApiError> {
+        let query = if held > 0 { format!("tree_size={held}") } else { String::new() };
+        self.read(path, &query).await
+    }
+
+    /// Opens the conversation with a handle, or finds it open.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn open_conversation(&self, peer: &Handle) -> Result<Conversation, ApiError> {
+        let request = ConversationRequest { peer_handle: peer.to_string() };
+        self.change("/conversations", &encoded(&request)?).await
+    }
+
+    /// Posts the exact bytes of a message.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn post_message(&self, request: &[u8]) -> Result<SendResponse, ApiError> {
+        self.change("/messages", request).await
+    }
+
+    /// Posts a signed deletion.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn delete(&self, request: &DeleteRequest) -> Result<DeleteResponse, ApiError> {
+        self.change("/messages/delete", &encoded(request)?).await
+    }
+
+    /// What is in the log for this account behind position `after`, with proofs.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn page(&self, after: u64, limit: u32, held: u64) -> Result<Page, ApiError> {
+        let mut query = format!("after={after}&limit={limit}&proofs=1");
+        if held > 0 {
+            query = format!("{query}&tree_size={held}");
+        }
+        self.read("/messages", &query).await
+    }
+
+    /// What the relay holds of this device's prekeys.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn prekeys(&self) -> Result<PrekeyStock, ApiError> {
+        self.read("/prekeys", "").await
+    }
+
+    /// Publishes and removes prekeys.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn publish(&self, upload: &PrekeyUpload) -> Result<PrekeyStock, ApiError> {
+        self.change("/prekeys", &encoded(upload)?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, ApiError> {
+        let call = Call { method: Method::GET, path, query, body: None };
+        json(&call, &self.asked(&call).await?)
+    }
+
+    async fn change<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, ApiError> {
+        let call = post(path, body);
+        json(&call, &self.asked(&call).await?)
+    }
+}
+
+fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {
+    Call { method: Method::POST, path, query: "", body: Some(body) }
+}
+
+fn encoded<T: Serialize>(request: &T) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(request).map_err(|_| ApiError::Encoding)
+}

@@ -1,0 +1,207 @@
+//! The command line: words and shapes, no logic.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit;
+
+const EXAMPLES: &str = "\
+Examples:
+  nexo-cli --server https://relay.example.org register alice
+  nexo-cli send bob 'the build is green'
+  git log -1 | nexo-cli send bob -
+  nexo-cli tail --follow --json
+  nexo-cli send bob --idempotency-key build-42 done      safe to repeat
+  NEXO_IDENTITY_FILE=/run/secrets/nexo nexo-cli send ops 'deployed'";
+
+fn after() -> String {
+    format!(
+        "{}\nState: --home (NEXO_HOME), by default $XDG_STATE_HOME/nexo/cli, mode 0700.\n\
+         Without prompts and without a daemon: every answer is an exit code.",
+        exit::table()
+    )
+}
+
+/// Encrypted messages over a Nexo relay, from a terminal or a script.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nexo-cli",
+    version,
+    before_long_help = EXAMPLES,
+    after_long_help = after(),
+    arg_required_else_help = false,
+    disable_help_subcommand = false
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command, before or behind its name.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The relay's URL, for registration; afterwards it is pinned.
+    #[arg(long, global = true, value_name = "URL", env = "NEXO_SERVER")]
+    pub server: Option<String>,
+    /// Directory of this identity's state.
+    #[arg(long, global = true, value_name = "DIR", env = "NEXO_HOME")]
+    pub home: Option<PathBuf>,
+    /// Use the stateless identity in this file (also NEXO_IDENTITY_FILE; NEXO_IDENTITY holds
+    /// the line itself).
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "identity_fd")]
+    pub identity_file: Option<PathBuf>,
+    /// Use the stateless identity read from this open file descriptor.
+    #[arg(long, global = true, value_name = "N")]
+    pub identity_fd: Option<u32>,
+    /// File of the key that seals secrets in the state; by default state.key in the home.
+    #[arg(long, global = true, value_name = "FILE", env = "NEXO_STATE_KEY_FILE")]
+    pub state_key_file: Option<PathBuf>,
+    /// The log's public key, as `nexo-server vkey` prints it; without it the first one seen at
+    /// registration is pinned.
+    #[arg(long, global = true, value_name = "VKEY", env = "NEXO_VKEY")]
+    pub vkey: Option<String>,
+    /// Trust only the certificates in this PEM file, not the system's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Seconds for the whole command [default: 30; none for tail --follow].
+    #[arg(long, global = true, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: Option<u64>,
+    /// Seconds to wait for the lock of the state.
+    #[arg(long, global = true, value_name = "SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub lock_timeout: u64,
+    /// Results as JSON on stdout, one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Only warnings and errors on stderr.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Allow http:// to another machine.
+    #[arg(long, global = true, hide_short_help = true)]
+    pub allow_plaintext_http: bool,
+    /// Allow a home on a network file system.
+    #[arg(long, global = true, hide_short_help = true)]
+    pub allow_network_fs: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create an account, or log in again and repair what is missing
+    Register(Register),
+    /// Show who this device is; needs no network
+    Whoami,
+    /// Send a message and wait until it is provably in the log
+    Send(Send),
+    /// Receive: verify, decrypt, print what was not printed yet
+    Tail(Tail),
+    /// Show what was sent and received; needs no network
+    History(History),
+    /// Delete a message of one's own for everyone
+    Delete(Delete),
+    /// Show the relay: origin, key, newest verified head
+    Server,
+}
+
+/// `register`.
+#[derive(Debug, Args)]
+pub struct Register {
+    /// The handle to take.
+    pub handle: String,
+    /// Make an identity for scripts, one line of text, and keep no state.
+    #[arg(long)]
+    pub stateless: bool,
+    /// Where the line goes; - is stdout.
+    #[arg(long, value_name = "FILE", requires = "stateless", default_value = "-")]
+    pub identity_out: PathBuf,
+    /// File with the relay's invite.
+    #[arg(long, value_name = "FILE")]
+    pub invite_file: Option<PathBuf>,
+}
+
+/// `send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// Who it is for.
+    pub handle: String,
+    /// The text; - reads stdin, and so does no text when stdin is no terminal.
+    #[arg(conflicts_with = "body_file")]
+    pub text: Option<String>,
+    /// File with the text.
+    #[arg(long, value_name = "FILE")]
+    pub body_file: Option<PathBuf>,
+    /// The same key sends the same message at most once.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Send only to this account; also accepts it where the handle was another one's.
+    #[arg(long, value_name = "nexo1:FINGERPRINT")]
+    pub expect: Option<String>,
+}
+
+/// `tail`.
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Only messages of this account's conversation.
+    pub handle: Option<String>,
+    /// Go on for ever.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print again what was received since: a time (RFC 3339), an age (90s, 15m, 2h, 7d), or all.
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Stop after this many.
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// Only this account's conversation.
+    pub handle: Option<String>,
+    /// Only the last ones.
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Only since: a time (RFC 3339), an age (90s, 15m, 2h, 7d), or all.
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The message, as send printed it.
+    pub msg_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_leads_with_examples_and_ends_with_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("no {text:?} in help"));
+        assert!(at("Examples:") < at("Usage:") && at("Usage:") < at("Exit codes:"));
+        assert!(help.contains("124  --timeout passed"));
+    }
+
+    #[test]
+    fn global_options_stand_on_either_side() {
+        for args in [["nexo-cli", "--json", "tail", "bob"], ["nexo-cli", "tail", "bob", "--json"]] {
+            assert!(Cli::try_parse_from(args).unwrap().global.json);
+        }
+        assert!(Cli::try_parse_from(["nexo-cli", "tail", "--timeout", "0"]).is_err());
+        assert!(Cli::try_parse_from(["nexo-cli", "send", "bob", "x", "--body-file", "f"]).is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! `send`: one message, until it is provably in the log.
+
+use nexo_schema::ids::Handle;
+use serde_json::json;
+
+use super::{Context, input};
+use crate::cli::Send;
+use crate::clock;
+use crate::deliver::{DeliverError, Delivered, Letter, deliver, earlier};
+use crate::e2ee::{AccountId, Capabilities, ConversationId, parse_fingerprint};
+use crate::error::CliError;
+use crate::profile::{Profile, Session};
+use crate::trust::{PeerError, Recipient, recipient_of};
+use crate::upkeep;
+use crate::vault::OutboxState;
+
+/// Longest idempotency key.
+const MAX_KEY: usize = 1024;
+
+pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> {
+    let handle = input::handle(&args.handle)?;
+    let expect = args.expect.as_deref().map(parse_fingerprint).transpose();
+    let expect = expect.map_err(|e| CliError::Usage(format!("--expect: {e}")))?;
+    if args.idempotency_key.as_ref().is_some_and(|k| k.is_empty() || k.len() > MAX_KEY) {
+        let detail = format!("--idempotency-key: 1 to {MAX_KEY} bytes");
+        return Err(CliError::Usage(detail));
+    }
+    let profile = Profile::open(&context.options).await?;
+    if !profile.capabilities.contains(Capabilities::SEND) {
+        return Err(CliError::Usage("this device may not send".to_owned()));
+    }
+    let text = input::message_text(args.text.as_deref(), args.body_file.as_deref()).await?;
+    let letter = Letter { text: &text, key: args.idempotency_key.as_deref(), expect };
+    let delivered = match sent_before(&profile, &handle, &letter)? {
+        Some(delivered) => delivered,
+        None => send(context, &profile, &handle, &letter).await?,
+    };
+    show(context, &handle, &delivered)
+}
+
+/// A message with this key that was acknowledged before: its receipt was verified then, and no
+/// network is needed to say so.
+fn sent_before(
+    profile: &Profile,
+    handle: &Handle,
+    letter: &Letter<'_>,
+) -> Result<Option<Delivered>, DeliverError> {
+    let Some(account) = known_account(profile, handle)? else { return Ok(None) };
+    if letter.expect.is_some_and(|expected| expected != account) {
+        return Ok(None);
+    }
+    let origin = profile.pin.origin.as_str();
+    let conversation = ConversationId::direct(origin, profile.identity.account, account);
+    let Some(row) = earlier(profile, conversation, letter)? else { return Ok(None) };
+    let OutboxState::Sent { sth_index } = row.state else { return Ok(None) };
+    Ok(Some(Delivered {
+        msg_id: row.msg_id,
+        conversation,
+        sth_index: Some(sth_index),
+        duplicate: true,
+    }))
+}
+
+fn known_account(profile: &Profile, handle: &Handle) -> Result<Option<AccountId>, DeliverError> {
+    if *handle == profile.identity.handle {
+        return Ok(Some(profile.identity.account));
+    }
+    Ok(profile.vault.read(|tx| tx.pinned_peer(handle))?.map(|peer| peer.account))
+}
+
+async fn send(
+    context: &Context,
+    profile: &Profile,
+    handle: &Handle,
+    letter: &Letter<'_>,
+) -> Result<Delivered, CliError> {
+    let relay = profile.relay(&context.options, &context.printer)?;
+    let session = profile.session(&relay, None);
+    let now = clock::seconds();
+    let to = recipient(&session, handle, letter, now).await?;
+    let delivered = deliver(&session, &to, letter, now).await?;
+    // After the message: that it was sent must not hang on housekeeping.
+    if let Err(error) = upkeep::tend(&session, now, false).await {
+        context.printer.say(&format!("prekeys were not looked after: {error}"));
+    }
+    Ok(delivered)
+}
+
+/// The recipient. Whoever gave a handle of their own gets themselves, or an alarm.
+async fn recipient(
+    session: &Session<'_>,
+    handle: &Handle,
+    letter: &Letter<'_>,
+    now: u64,
+) -> Result<Recipient, CliError> {
+    let (trust, member) = (&session.trust, &session.member);
+    let identity = &session.profile.identity;
+    let own = (*handle == identity.handle).then_some(identity.account);
+    let expect = letter.expect.or(own);
+    match recipient_of(trust, member, handle, expect, false, now).await {
+        Err(PeerError::NotExpected { .. }) if own.is_some() && letter.expect.is_none() => {
+            Err(CliError::NotOurs(handle.to_string()))
+        }
+        other => Ok(other?),
+    }
+}
+
+fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(), CliError> {
+    let Delivered { msg_id, conversation, sth_index, duplicate } = delivered;
+    let object = json!({
+        "schema": "nexo.sent/1",
+        "msg_id": msg_id,
+        "conv_id": conversation.to_string(),
+        "to": handle,
+        "sth_index": sth_index.map(|index| index.to_string()),
+        "duplicate": duplicate,
+    });
+    let index = match sth_index {
+        Some(index) => index.to_string(),
+        None => {
+            context.printer.say(
+                "the relay had a message under this key already; without state its receipt \
+                 cannot be verified again",
+            );
+            "-".to_owned()
+        }
+    };
+    context.printer.result(&object, &format!("{msg_id} {index}"))?;
+    Ok(context.printer.flush()?)
+}

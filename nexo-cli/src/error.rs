@@ -1,0 +1,395 @@
+//! What went wrong, as a person reads it and as a script does: one table from every error of
+//! this crate to an exit code, and one to a hint.
+
+use std::io;
+
+use nexo_schema::error::ErrorCode;
+
+use crate::api::{ApiError, UrlError};
+use crate::deliver::DeliverError;
+use crate::e2ee::SealRefused;
+use crate::exit::Exit;
+use crate::home::{HomeError, LockError};
+use crate::identity::IdentityError;
+use crate::options::OptionsError;
+use crate::profile::ProfileError;
+use crate::receive::ReceiveError;
+use crate::trust::{PeerError, TrustError};
+use crate::upkeep::UpkeepError;
+use crate::vault::{StateKeyError, VaultError};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The arguments make no sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// Input that cannot be used.
+    #[error("{0}")]
+    BadData(String),
+    /// An input file that is not there.
+    #[error("{path}: {source}")]
+    Input {
+        /// The file.
+        path: String,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
+    /// No such message.
+    #[error("there is no message {0} that this device sent")]
+    NoMessage(String),
+    /// A message that cannot be deleted now.
+    #[error("message {0} was never acknowledged; there is nothing to delete")]
+    NotSent(String),
+    /// A stateless identity has no inbox.
+    #[error("a stateless identity keeps no messages: {0} needs an account with a home")]
+    Stateless(&'static str),
+    /// The directory belongs to somebody else.
+    #[error("this home belongs to {0}")]
+    OtherHandle(String),
+    /// The relay states a log key that is none.
+    #[error("the relay states an unusable log key: {0}")]
+    StatedVkey(String),
+    /// The relay's log shows another account or event under our handle than ours.
+    #[error("the log shows another account under the handle {0} than this one")]
+    NotOurs(String),
+    /// The deadline passed.
+    #[error("not done after {seconds} seconds{}", .waiting.as_ref().map_or(String::new(), |w| format!("; {w}")))]
+    Timeout {
+        /// The deadline.
+        seconds: u64,
+        /// What was tried again and again, if anything.
+        waiting: Option<String>,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// SIGTERM.
+    #[error("terminated")]
+    Terminated,
+    /// stdout.
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+    /// The operating system.
+    #[error("{0}")]
+    Os(String),
+    /// Resolving options.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// Opening the identity.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// Reading an identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Judging a peer.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// Judging the log.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Talking to the relay.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The local state.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The directory.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Prekeys.
+    #[error(transparent)]
+    Upkeep(#[from] UpkeepError),
+    /// Sending.
+    #[error(transparent)]
+    Deliver(#[from] DeliverError),
+    /// Receiving.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] crate::random::RandomError),
+}
+
+impl CliError {
+    /// The code a script sees.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Stateless(_) => Exit::Usage,
+            Self::BadData(_) | Self::NotSent(_) => Exit::BadData,
+            Self::Input { .. } | Self::NoMessage(_) => Exit::NoInput,
+            Self::OtherHandle(_) => Exit::Config,
+            Self::StatedVkey(_) => Exit::BadSignature,
+            Self::NotOurs(_) => Exit::KeyChanged,
+            Self::Timeout { .. } => Exit::Timeout,
+            Self::Interrupted => Exit::Interrupted,
+            Self::Terminated => Exit::Terminated,
+            Self::Output(_) => Exit::Io,
+            Self::Os(_) | Self::Random(_) => Exit::Os,
+            Self::Options(error) => options(error),
+            Self::Profile(error) => profile(error),
+            Self::Identity(_) => Exit::Config,
+            Self::Peer(error) => peer(error),
+            Self::Trust(error) => trust(error),
+            Self::Api(error) => api(error),
+            Self::Vault(error) => vault(error),
+            Self::Home(error) => home(error),
+            Self::Upkeep(error) => upkeep(error),
+            Self::Deliver(error) => deliver(error),
+            Self::Receive(error) => receive(error),
+        }
+    }
+
+    /// What to do about it, if we know.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Profile(ProfileError::NotRegistered(_)) => {
+                Some("run: nexo-cli --server URL register HANDLE")
+            }
+            Self::Profile(ProfileError::OtherServer { .. }) => {
+                Some("use another --home for another relay")
+            }
+            Self::Peer(PeerError::Changed { .. })
+            | Self::Deliver(DeliverError::Peer(PeerError::Changed { .. })) => {
+                Some("ask them for their new fingerprint, then: send --expect nexo1:...")
+            }
+            Self::Timeout { .. } => Some(
+                "a message that was stored goes on with the same \
+                 --idempotency-key; raise --timeout",
+            ),
+            Self::Stateless(_) => Some("register without --stateless"),
+            error => match error.exit() {
+                Exit::StateRollback => Some(
+                    "this home was restored from an older copy, or is in \
+                     use twice; put the newest copy back",
+                ),
+                Exit::SplitView => Some(
+                    "keep the evidence, tell the relay's users, and let \
+                     nexo-audit check the log",
+                ),
+                Exit::Stale => Some("check this machine's clock first"),
+                _ => None,
+            },
+        }
+    }
+}
+
+fn options(error: &OptionsError) -> Exit {
+    match error {
+        OptionsError::Server(_) => Exit::Usage,
+        OptionsError::NoHome => Exit::Config,
+        OptionsError::Identity { .. } => Exit::NoInput,
+    }
+}
+
+fn profile(error: &ProfileError) -> Exit {
+    match error {
+        ProfileError::Home(error) => home(error),
+        ProfileError::Vault(error) => vault(error),
+        ProfileError::Api(error) => api(error),
+        ProfileError::Url(UrlError::Plaintext) => Exit::Usage,
+        ProfileError::NotRegistered(_)
+        | ProfileError::OtherServer { .. }
+        | ProfileError::OtherVkey { .. }
+        | ProfileError::Url(_)
+        | ProfileError::Key(_)
+        | ProfileError::Identity(_)
+        | ProfileError::StateKey(StateKeyError::File(_) | StateKeyError::Form(_))
+        | ProfileError::Tls(_) => Exit::Config,
+        ProfileError::StateKey(StateKeyError::Random(_)) => Exit::Os,
+    }
+}
+
+fn home(error: &HomeError) -> Exit {
+    match error {
+        HomeError::Io { .. } => Exit::Io,
+        HomeError::Open { .. } | HomeError::NetworkFs { .. } => Exit::Config,
+        HomeError::Exists(_) => Exit::CannotCreate,
+    }
+}
+
+fn vault(error: &VaultError) -> Exit {
+    match error {
+        VaultError::Lock(LockError::Busy { .. }) => Exit::Temporary,
+        VaultError::Newer => Exit::ClientTooOld,
+        VaultError::WrongKey => Exit::Config,
+        VaultError::Home(error) => home(error),
+        VaultError::Random(_) => Exit::Os,
+        VaultError::Db(_)
+        | VaultError::Open(_)
+        | VaultError::Migrate(_)
+        | VaultError::Corrupt { .. }
+        | VaultError::Lock(LockError::Io(_)) => Exit::Io,
+    }
+}
+
+fn api(error: &ApiError) -> Exit {
+    match error {
+        ApiError::Refused(problem) => refused(problem.code, problem.status),
+        ApiError::Network(_) => Exit::Unreachable,
+        ApiError::Status(status) => refused(ErrorCode::Unknown, *status),
+        ApiError::Random(_) => Exit::Os,
+        ApiError::Encoding | ApiError::Client(_) => Exit::Bug,
+        ApiError::Malformed { .. }
+        | ApiError::TooLong { .. }
+        | ApiError::Challenge(_)
+        | ApiError::Proof(_)
+        | ApiError::OtherAccount => Exit::Protocol,
+    }
+}
+
+fn refused(code: ErrorCode, status: u16) -> Exit {
+    match code {
+        ErrorCode::Unauthorized
+        | ErrorCode::DpopInvalid
+        | ErrorCode::ChallengeInvalid
+        | ErrorCode::RefreshInvalid
+        | ErrorCode::Forbidden
+        | ErrorCode::RegistrationClosed => Exit::NotAllowed,
+        ErrorCode::HandleTaken | ErrorCode::DeviceTaken => Exit::CannotCreate,
+        ErrorCode::StateRollback => Exit::StateRollback,
+        ErrorCode::DeviceListStale | ErrorCode::RateLimited | ErrorCode::Unavailable => {
+            Exit::Temporary
+        }
+        ErrorCode::TooLarge => Exit::BadData,
+        ErrorCode::Internal => Exit::Unreachable,
+        ErrorCode::BadRequest
+        | ErrorCode::NotFound
+        | ErrorCode::MethodNotAllowed
+        | ErrorCode::IdempotencyConflict
+        | ErrorCode::PrekeyReused => Exit::Protocol,
+        ErrorCode::Unknown if matches!(status, 429 | 502..=504) => Exit::Temporary,
+        ErrorCode::Unknown if status >= 500 => Exit::Unreachable,
+        ErrorCode::Unknown => Exit::Protocol,
+    }
+}
+
+fn trust(error: &TrustError) -> Exit {
+    match error {
+        TrustError::Head(_) | TrustError::Keys(_) => Exit::BadSignature,
+        TrustError::SplitView { .. } | TrustError::Inconsistent { .. } | TrustError::Unresolved => {
+            Exit::SplitView
+        }
+        TrustError::Stale { .. } | TrustError::Ahead { .. } | TrustError::NoTime => Exit::Stale,
+        TrustError::NotIncluded { .. } | TrustError::Path { .. } => Exit::BadProof,
+        TrustError::Api(error) => api(error),
+        TrustError::Vault(error) => vault(error),
+        TrustError::Home(error) => home(error),
+    }
+}
+
+fn peer(error: &PeerError) -> Exit {
+    match error {
+        PeerError::Unknown(_) | PeerError::Plain(_) => Exit::UnknownPeer,
+        PeerError::Newer { .. } => Exit::ClientTooOld,
+        PeerError::NotCapable { .. } => Exit::UnknownPeer,
+        PeerError::NoPrekey(_) => Exit::Temporary,
+        PeerError::Wire(_) => Exit::Protocol,
+        PeerError::OtherAccount
+        | PeerError::Genesis { .. }
+        | PeerError::Changed { .. }
+        | PeerError::NotExpected { .. }
+        | PeerError::ForeignDevice(_)
+        | PeerError::WrongX25519(_)
+        | PeerError::Prekey { .. } => Exit::KeyChanged,
+        PeerError::Trust(error) => trust(error),
+        PeerError::Api(error) => api(error),
+        PeerError::Vault(error) => vault(error),
+    }
+}
+
+fn upkeep(error: &UpkeepError) -> Exit {
+    match error {
+        UpkeepError::Api(error) => api(error),
+        UpkeepError::Trust(error) => trust(error),
+        UpkeepError::Vault(error) => vault(error),
+        UpkeepError::Random(_) => Exit::Os,
+        UpkeepError::Window(_) => Exit::Stale,
+    }
+}
+
+fn deliver(error: &DeliverError) -> Exit {
+    match error {
+        DeliverError::Peer(error) => peer(error),
+        DeliverError::Trust(error) => trust(error),
+        DeliverError::Api(error) => api(error),
+        DeliverError::Vault(error) => vault(error),
+        DeliverError::Random(_) => Exit::Os,
+        DeliverError::Seal(SealRefused::Body(_))
+        | DeliverError::OtherText
+        | DeliverError::Deleted => Exit::BadData,
+        DeliverError::Seal(SealRefused::Handshake { .. }) => Exit::KeyChanged,
+        DeliverError::Seal(SealRefused::Recipients(_) | SealRefused::Randomness { .. }) => {
+            Exit::Bug
+        }
+        DeliverError::Conversation => Exit::Protocol,
+        DeliverError::NoReceipt => Exit::BadProof,
+    }
+}
+
+fn receive(error: &ReceiveError) -> Exit {
+    match error {
+        ReceiveError::Api(error) => api(error),
+        ReceiveError::Trust(error) => trust(error),
+        ReceiveError::Vault(error) => vault(error),
+        ReceiveError::Page(_) => Exit::Protocol,
+    }
+}
+
+impl CliError {
+    /// Whether the same may succeed by itself, so that `tail --follow` goes on.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.exit(), Exit::Temporary | Exit::Unreachable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexo_schema::error::Problem;
+
+    #[test]
+    fn the_table_of_exit_codes() {
+        let refused = |code| CliError::from(ApiError::Refused(Problem::new(code, "")));
+        let rows: Vec<(CliError, u8)> = vec![
+            (CliError::Usage(String::new()), 64),
+            (CliError::from(DeliverError::OtherText), 65),
+            (CliError::from(PeerError::Unknown(String::new())), 67),
+            (CliError::from(ApiError::Network(String::new())), 69),
+            (refused(ErrorCode::HandleTaken), 73),
+            (refused(ErrorCode::RateLimited), 75),
+            (CliError::from(PeerError::NoPrekey(String::new())), 75),
+            (CliError::from(ApiError::OtherAccount), 76),
+            (refused(ErrorCode::Forbidden), 77),
+            (CliError::from(VaultError::WrongKey), 78),
+            (CliError::from(ProfileError::NotRegistered(String::new())), 78),
+            (CliError::from(PeerError::OtherAccount), 80),
+            (CliError::from(DeliverError::NoReceipt), 81),
+            (CliError::from(VaultError::Newer), 82),
+            (CliError::StatedVkey(String::new()), 83),
+            (CliError::from(TrustError::Unresolved), 84),
+            (CliError::from(TrustError::Stale { age: 1 }), 85),
+            (refused(ErrorCode::StateRollback), 90),
+            (CliError::Timeout { seconds: 30, waiting: None }, 124),
+            (CliError::Interrupted, 130),
+        ];
+        for (error, code) in rows {
+            assert_eq!(error.exit().code(), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_the_relay_has_a_code_of_its_kind() {
+        for &code in ErrorCode::ALL {
+            let exit = refused(code, code.status());
+            assert_ne!(exit, Exit::Done, "{code:?}");
+            assert_ne!(exit, Exit::Bug, "{code:?}");
+        }
+        assert_eq!(refused(ErrorCode::Unknown, 503), Exit::Temporary);
+        assert_eq!(refused(ErrorCode::Unknown, 500), Exit::Unreachable);
+        assert_eq!(refused(ErrorCode::Unknown, 418), Exit::Protocol);
+    }
+}

@@ -1,0 +1,174 @@
+//! The global options, resolved: flag, then environment, then default. Read once, passed down.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etcetera::BaseStrategy as _;
+use zeroize::Zeroizing;
+
+use crate::api::{RelayUrl, UrlError};
+use crate::cli::Global;
+
+/// Longest identity line that is read; ours has about 1,100 characters.
+const MAX_IDENTITY: u64 = 16 * 1024;
+/// `--timeout` when it is not given.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the options make no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// `--server`.
+    #[error("--server: {0}")]
+    Server(#[from] UrlError),
+    /// No default for the home.
+    #[error("no home directory is known; give --home")]
+    NoHome,
+    /// The identity cannot be read.
+    #[error("the identity in {what} cannot be read: {reason}")]
+    Identity {
+        /// File, descriptor or variable.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Everything a command needs to know of how it was called.
+pub struct Options {
+    /// The relay named.
+    pub server: Option<RelayUrl>,
+    /// The directory of the state.
+    pub home: PathBuf,
+    /// The line of a stateless identity, if one was given.
+    pub identity: Option<Zeroizing<String>>,
+    /// Where the state key is, if not in the home.
+    pub state_key_file: Option<PathBuf>,
+    /// The log key to pin.
+    pub vkey: Option<String>,
+    /// Root certificates instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The deadline, if one was given.
+    pub timeout: Option<Duration>,
+    /// How long to wait for the state's lock.
+    pub lock_timeout: Duration,
+    /// Plain HTTP to other machines.
+    pub allow_plaintext_http: bool,
+    /// A home on a network file system.
+    pub allow_network_fs: bool,
+}
+
+impl Options {
+    /// Resolves what was parsed. A flag for the identity wins over the environment, a file or
+    /// descriptor over a variable, because variables leak into child processes.
+    ///
+    /// # Errors
+    /// [`OptionsError`].
+    pub fn resolve(global: &Global) -> Result<Self, OptionsError> {
+        Ok(Self {
+            server: global.server.as_deref().map(RelayUrl::parse).transpose()?,
+            home: match &global.home {
+                Some(path) => path.clone(),
+                None => default_home()?,
+            },
+            identity: identity(global)?,
+            state_key_file: global.state_key_file.clone(),
+            vkey: global.vkey.clone(),
+            ca_file: global.ca_file.clone(),
+            timeout: global.timeout.map(Duration::from_secs),
+            lock_timeout: Duration::from_secs(global.lock_timeout),
+            allow_plaintext_http: global.allow_plaintext_http,
+            allow_network_fs: global.allow_network_fs,
+        })
+    }
+
+    /// The deadline of a command that ends by itself.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.timeout.unwrap_or(DEFAULT_TIMEOUT)
+    }
+}
+
+/// `$XDG_STATE_HOME/nexo/cli`, by default `~/.local/state/nexo/cli`.
+fn default_home() -> Result<PathBuf, OptionsError> {
+    let base = etcetera::base_strategy::Xdg::new().map_err(|_| OptionsError::NoHome)?;
+    let state = base.state_dir().ok_or(OptionsError::NoHome)?;
+    Ok(state.join("nexo").join("cli"))
+}
+
+fn identity(global: &Global) -> Result<Option<Zeroizing<String>>, OptionsError> {
+    if let Some(fd) = global.identity_fd {
+        // Opening the descriptor by name needs no unsafe code.
+        return read(PathBuf::from(format!("/dev/fd/{fd}"))).map(Some);
+    }
+    if let Some(path) = &global.identity_file {
+        return read(path.clone()).map(Some);
+    }
+    if let Some(path) = std::env::var_os("NEXO_IDENTITY_FILE").filter(|path| !path.is_empty()) {
+        return read(PathBuf::from(path)).map(Some);
+    }
+    match std::env::var("NEXO_IDENTITY") {
+        Ok(text) if !text.is_empty() => Ok(Some(Zeroizing::new(text))),
+        _ => Ok(None),
+    }
+}
+
+fn read(path: PathBuf) -> Result<Zeroizing<String>, OptionsError> {
+    let mut text = Zeroizing::new(String::new());
+    let done = std::fs::File::open(&path)
+        .and_then(|file| file.take(MAX_IDENTITY).read_to_string(&mut text));
+    match done {
+        Ok(_) => Ok(text),
+        Err(error) => Err(OptionsError::Identity {
+            what: path.display().to_string(),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser as _;
+
+    #[test]
+    fn flags_are_resolved() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("id");
+        std::fs::write(&file, "nexo-identity-1:x\n").unwrap();
+        let cli = Cli::try_parse_from([
+            "nexo-cli",
+            "--server",
+            "HTTPS://Relay.Example.org/",
+            "--home",
+            "/h",
+            "--identity-file",
+            file.to_str().unwrap(),
+            "whoami",
+        ])
+        .unwrap();
+        let options = Options::resolve(&cli.global).unwrap();
+        assert_eq!(
+            options.server.as_ref().map(RelayUrl::as_str),
+            Some("https://relay.example.org")
+        );
+        assert_eq!(options.home, PathBuf::from("/h"));
+        assert_eq!(options.identity.as_deref().map(|t| t.trim()), Some("nexo-identity-1:x"));
+        assert_eq!(options.deadline(), DEFAULT_TIMEOUT);
+        assert_eq!(options.timeout, None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_is_no_url_is_an_error() {
+        let parse = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["nexo-cli"], args, &["whoami"]].concat()).unwrap();
+            Options::resolve(&cli.global)
+        };
+        let missing = parse(&["--identity-file", "/nonexistent/id"]);
+        assert!(matches!(missing, Err(OptionsError::Identity { .. })));
+        let closed = parse(&["--identity-fd", "987"]);
+        assert!(matches!(closed, Err(OptionsError::Identity { .. })));
+        assert!(matches!(parse(&["--server", "relay"]), Err(OptionsError::Server(_))));
+    }
+}

@@ -1,0 +1,145 @@
+//! Heads under an honest log and under one that lies.
+
+use super::*;
+use crate::trust::testlog::TestLog;
+
+fn log_of(size: u8) -> TestLog {
+    let log = TestLog::new("relay.example.test");
+    for n in 0..size {
+        log.append(&[n]);
+    }
+    log
+}
+
+/// A fork: the same log with another last entry.
+fn forked(size: u8) -> TestLog {
+    let log = log_of(size);
+    log.rewrite_last();
+    log
+}
+
+#[tokio::test]
+async fn an_honest_log_is_followed_and_only_forward() {
+    let (log, vault) = (log_of(3), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    assert_eq!(trust.held_size().unwrap(), 0);
+    assert_eq!(trust.fetch_head(log.now()).await.unwrap().size, 3);
+    log.append(b"more");
+    log.append(b"and more");
+    let older = log.note(4);
+    assert_eq!(trust.fetch_head(log.now()).await.unwrap().size, 5);
+    assert_eq!(log.asked.get(), 1, "a proof was asked for");
+    let shown = trust.accept(older.as_bytes(), None, log.now()).await.unwrap();
+    assert_eq!((shown.size, trust.held_size().unwrap()), (4, 5), "proven older, newest stays");
+}
+
+#[tokio::test]
+async fn a_proof_that_came_along_spares_a_question() {
+    let (log, vault) = (log_of(3), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    trust.fetch_head(log.now()).await.unwrap();
+    log.append(b"more");
+    let proof = log.consistency(3, 4).await.unwrap();
+    log.asked.set(0);
+    let wrong_from = Some((2, proof.clone()));
+    trust.accept(log.note(4).as_bytes(), Some((3, proof)), log.now()).await.unwrap();
+    assert_eq!(log.asked.get(), 0);
+    log.append(b"again");
+    trust.accept(log.note(5).as_bytes(), wrong_from, log.now()).await.unwrap();
+    assert_eq!(log.asked.get(), 1, "a proof from another size is not used");
+}
+
+#[tokio::test]
+async fn b10_two_trees_of_one_size_are_evidence_and_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::create(&dir.path().join("h"), true).unwrap();
+    let (log, lie, vault) = (log_of(4), forked(4), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, Some(&home));
+    trust.fetch_head(log.now()).await.unwrap();
+    let caught = trust.accept(lie.note(4).as_bytes(), None, log.now()).await;
+    let Err(TrustError::SplitView { evidence: Some(path), size: 4 }) = caught else {
+        panic!("{caught:?}")
+    };
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(kept["held"], log.note(4));
+    assert_eq!(kept["shown"], lie.note(4));
+    let after = trust.fetch_head(log.now()).await;
+    assert!(matches!(after, Err(TrustError::Unresolved)), "{after:?}");
+}
+
+#[tokio::test]
+async fn a_fork_behind_a_larger_size_has_no_proof() {
+    let (log, lie, vault) = (log_of(4), forked(4), Vault::in_memory().unwrap());
+    lie.append(b"more");
+    let key = log.key();
+    LogTrust::new(&log, &vault, &key, None, None).fetch_head(log.now()).await.unwrap();
+    let trust = LogTrust::new(&lie, &vault, &key, None, None);
+    let caught = trust.fetch_head(log.now()).await;
+    assert!(matches!(caught, Err(TrustError::Inconsistent { held: 4, shown: 5, .. })));
+    assert_eq!(trust.held_size().unwrap(), 4, "a head that cannot be proven is not kept");
+}
+
+#[tokio::test]
+async fn a_log_that_went_back_is_refused() {
+    let (log, vault) = (log_of(4), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    trust.fetch_head(log.now()).await.unwrap();
+    log.forget_last();
+    let caught = trust.fetch_head(log.now()).await;
+    assert!(matches!(caught, Err(TrustError::Inconsistent { held: 4, shown: 3, .. })));
+    for _ in 0..3 {
+        log.forget_last();
+    }
+    let caught = trust.fetch_head(log.now()).await;
+    assert!(matches!(caught, Err(TrustError::Inconsistent { held: 4, shown: 0, .. })));
+}
+
+#[tokio::test]
+async fn another_key_is_not_the_log() {
+    let (log, vault) = (log_of(2), Vault::in_memory().unwrap());
+    let (key, other) = (log.key(), TestLog::new("other.example.test"));
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    let foreign = trust.accept(other.note(0).as_bytes(), None, log.now()).await;
+    assert!(matches!(foreign, Err(TrustError::Head(_))));
+    let tampered = log.note(2).replacen("\n2\n", "\n3\n", 1);
+    let tampered = trust.accept(tampered.as_bytes(), None, log.now()).await;
+    assert!(matches!(tampered, Err(TrustError::Head(_))));
+}
+
+#[tokio::test]
+async fn a_head_is_fresh_for_a_day_and_never_from_the_future() {
+    let (log, vault) = (log_of(1), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    let now = log.now();
+    for (at, good) in [
+        (now, true),
+        (now + MAX_AGE, true),
+        (now + MAX_AGE + 1, false),
+        (now - MAX_AHEAD, true),
+        (now - MAX_AHEAD - 1, false),
+    ] {
+        assert_eq!(trust.fetch_head(at).await.is_ok(), good, "{at}");
+    }
+    let unstamped = log.note(1);
+    let unstamped = unstamped.rsplit_once('\u{2014}').unwrap().0;
+    let refused = trust.accept(unstamped.as_bytes(), None, now).await;
+    assert!(matches!(refused, Err(TrustError::NoTime)));
+}
+
+#[tokio::test]
+async fn a_new_time_key_is_taken_from_the_log_key_only() {
+    let (log, vault) = (log_of(1), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, Some(log.time_key()), None);
+    trust.fetch_head(log.now()).await.unwrap();
+    log.change_time_key();
+    log.set_now(log.now() + 60);
+    let head = trust.fetch_head(log.now()).await.unwrap();
+    assert_eq!(head.time, log.now());
+    assert_eq!(trust.relay_time().unwrap(), log.now(), "renewed on the same size");
+}

@@ -1,0 +1,303 @@
+//! Keeping this device reachable: its prekeys at the relay (e2ee 2.7).
+//!
+//! A private half is committed to disk before its public half is sent. What the relay holds and
+//! this device cannot open is removed there. Fallback prekeys are replaced weekly; their private
+//! halves stay for thirty days more, then nobody can open what was sent to them.
+
+use nexo_schema::bytes::to_hex;
+use nexo_schema::error::ErrorCode;
+use nexo_schema::http::{PrekeyRef, PrekeyStock, PrekeyUpload};
+use sha2::{Digest as _, Sha256};
+
+use crate::api::ApiError;
+use crate::e2ee::keys::PrekeyPublic;
+use crate::e2ee::{Capabilities, FallbackSecret, OneTimeSecret, SignedFallback, SignedOneTime};
+use crate::e2ee::{Validity, prekey::WindowRefused};
+use crate::profile::Session;
+use crate::random::{self, RandomError};
+use crate::trust::TrustError;
+use crate::vault::{PrekeyKind, StoredPrekey, Tx, VaultError};
+use crate::wire;
+
+/// Seconds after which a fallback prekey is replaced.
+const ROTATE_AFTER: u64 = 7 * 86_400;
+/// Seconds for which a replaced one is kept.
+const KEEP_FOR: u64 = 30 * 86_400;
+/// One-time prekeys to have at the relay, and the number below which they are filled up.
+const ONE_TIME_TARGET: usize = 50;
+const ONE_TIME_LOW: usize = 20;
+/// Seconds between looks at what the relay holds.
+const LOOK_EVERY: u64 = 3600;
+/// Ids left out when the relay knows ids that this state does not (a restored directory).
+const SKIP_IDS: u32 = 1000;
+
+/// Why prekeys could not be tended.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    /// The relay.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The log, whose time dates prekeys.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The local state.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The relay's time is no time.
+    #[error(transparent)]
+    Window(#[from] WindowRefused),
+}
+
+/// Looks at what the relay holds, if it is time, and makes good what is missing.
+///
+/// # Errors
+/// [`UpkeepError`].
+pub async fn tend(session: &Session<'_>, now: u64, at_once: bool) -> Result<(), UpkeepError> {
+    let (profile, vault) = (session.profile, &session.profile.vault);
+    if profile.is_stateless() || !profile.capabilities.contains(Capabilities::RECV) {
+        return Ok(());
+    }
+    let checked = vault.read(|tx| tx.prekeys_checked_at())?;
+    if !at_once && checked <= now && now - checked < LOOK_EVERY {
+        return Ok(());
+    }
+    match tend_once(session, now).await {
+        Err(UpkeepError::Api(error)) if error.code() == Some(ErrorCode::PrekeyReused) => {
+            vault.write(|tx| tx.skip_prekey_ids(SKIP_IDS)).await?;
+            tend_once(session, now).await
+        }
+        other => other,
+    }
+}
+
+async fn tend_once(session: &Session<'_>, now: u64) -> Result<(), UpkeepError> {
+    let vault = &session.profile.vault;
+    let stock = session.member.prekeys().await?;
+    let relay_time = session.relay_time(now).await?;
+    let plan = vault.write(|tx| Plan::make(tx, &stock, now, relay_time)).await?;
+    if plan.is_needed() {
+        session.member.publish(&plan.upload(session)?).await?;
+    }
+    vault
+        .write(|tx| {
+            let ids: Vec<u32> = plan.one_time.iter().map(OneTimeSecret::id).collect();
+            tx.set_published(PrekeyKind::OneTime, &ids)?;
+            if let Some((secret, _)) = &plan.fallback {
+                tx.set_published(PrekeyKind::Fallback, &[secret.id()])?;
+                tx.replace_fallbacks_below(secret.id(), now)?;
+            }
+            tx.wipe_fallbacks(now.saturating_sub(KEEP_FOR))?;
+            tx.set_prekeys_checked_at(now)
+        })
+        .await?;
+    Ok(())
+}
+
+/// What to upload. Every secret in it is on disk by now.
+struct Plan {
+    fallback: Option<(FallbackSecret, u64)>,
+    one_time: Vec<OneTimeSecret>,
+    remove: Vec<u32>,
+}
+
+impl Plan {
+    fn make(
+        tx: &mut Tx<'_>,
+        stock: &PrekeyStock,
+        now: u64,
+        relay_time: u64,
+    ) -> Result<Self, UpkeepError> {
+        let fallback = match tx.active_fallback()? {
+            Some(active) if is_recent(&active, now) => {
+                let not_before = active.not_before.unwrap_or(relay_time);
+                let secret = fallback_secret(&active);
+                let there = stock.fallback.as_ref() == Some(&reference(&secret.public()));
+                // Lost by the relay, or never uploaded: the same one again.
+                (!there).then_some((secret, not_before))
+            }
+            _ => Some(new_fallback(tx, now, relay_time)?),
+        };
+        let held: Vec<_> = tx.one_time_prekeys()?;
+        let ours: Vec<_> = held.iter().map(|p| reference(&one_time_secret(p).public())).collect();
+        let (kept, gone): (Vec<&PrekeyRef>, Vec<&PrekeyRef>) =
+            stock.one_time.iter().partition(|there| ours.contains(there));
+        let mut one_time: Vec<OneTimeSecret> =
+            held.iter().filter(|prekey| !prekey.published).map(one_time_secret).collect();
+        if kept.len() + one_time.len() < ONE_TIME_LOW {
+            for _ in kept.len() + one_time.len()..ONE_TIME_TARGET {
+                one_time.push(new_one_time(tx, now)?);
+            }
+        }
+        Ok(Self { fallback, one_time, remove: gone.iter().map(|there| there.id).collect() })
+    }
+
+    fn is_needed(&self) -> bool {
+        self.fallback.is_some() || !self.one_time.is_empty() || !self.remove.is_empty()
+    }
+
+    fn upload(&self, session: &Session<'_>) -> Result<PrekeyUpload, UpkeepError> {
+        let (device, origin) =
+            (&session.profile.identity.device, session.profile.pin.origin.as_str());
+        let fallback = match &self.fallback {
+            Some((secret, not_before)) => {
+                let validity = Validity::longest(*not_before)?;
+                Some(SignedFallback::sign(device, origin, secret, validity))
+            }
+            None => None,
+        };
+        let one_time = self
+            .one_time
+            .iter()
+            .map(|secret| wire::one_time_out(&SignedOneTime::sign(device, origin, secret)))
+            .collect();
+        Ok(PrekeyUpload {
+            fallback: fallback.as_ref().map(wire::fallback_out),
+            one_time,
+            remove: self.remove.clone(),
+        })
+    }
+}
+
+/// A clock that went back does not make a prekey young for ever.
+fn is_recent(prekey: &StoredPrekey, now: u64) -> bool {
+    prekey.created_at <= now && now - prekey.created_at < ROTATE_AFTER
+}
+
+fn new_fallback(
+    tx: &mut Tx<'_>,
+    now: u64,
+    relay_time: u64,
+) -> Result<(FallbackSecret, u64), UpkeepError> {
+    let stored = new_prekey(tx, PrekeyKind::Fallback, now, Some(relay_time))?;
+    Ok((fallback_secret(&stored), relay_time))
+}
+
+fn new_one_time(tx: &mut Tx<'_>, now: u64) -> Result<OneTimeSecret, UpkeepError> {
+    Ok(one_time_secret(&new_prekey(tx, PrekeyKind::OneTime, now, None)?))
+}
+
+fn new_prekey(
+    tx: &mut Tx<'_>,
+    kind: PrekeyKind,
+    now: u64,
+    not_before: Option<u64>,
+) -> Result<StoredPrekey, UpkeepError> {
+    let prekey = StoredPrekey {
+        id: tx.next_prekey_id(kind)?,
+        dh: random::secret()?,
+        kem: random::secret()?,
+        created_at: now,
+        not_before,
+        published: false,
+    };
+    tx.put_prekey(kind, &prekey)?;
+    Ok(prekey)
+}
+
+/// The secret of a stored fallback prekey.
+#[must_use]
+pub fn fallback_secret(stored: &StoredPrekey) -> FallbackSecret {
+    FallbackSecret::from_seeds(stored.id, *stored.dh, *stored.kem)
+}
+
+fn one_time_secret(stored: &StoredPrekey) -> OneTimeSecret {
+    OneTimeSecret::from_seeds(stored.id, *stored.dh, *stored.kem)
+}
+
+/// How the relay names a prekey it holds.
+fn reference(public: &PrekeyPublic) -> PrekeyRef {
+    let hash = Sha256::new()
+        .chain_update(public.dh.as_bytes())
+        .chain_update(&public.kem.to_bytes()[..])
+        .finalize();
+    PrekeyRef { id: public.id, hash: to_hex(&hash) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::Vault;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn empty() -> PrekeyStock {
+        PrekeyStock { fallback: None, one_time: Vec::new() }
+    }
+
+    fn same(one: &Plan, other: &Plan) -> bool {
+        let (one, other) = (stock(one), stock(other));
+        one.fallback == other.fallback && one.one_time == other.one_time
+    }
+
+    fn stock(plan: &Plan) -> PrekeyStock {
+        PrekeyStock {
+            fallback: plan.fallback.as_ref().map(|(secret, _)| reference(&secret.public())),
+            one_time: plan.one_time.iter().map(|secret| reference(&secret.public())).collect(),
+        }
+    }
+
+    async fn plan(vault: &Vault, stock: &PrekeyStock, now: u64) -> Plan {
+        vault.write(|tx| Plan::make(tx, stock, now, now)).await.unwrap()
+    }
+
+    async fn published(vault: &Vault, plan: &Plan) {
+        let ids: Vec<u32> = plan.one_time.iter().map(OneTimeSecret::id).collect();
+        vault.write(|tx| tx.set_published(PrekeyKind::OneTime, &ids)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn everything_is_made_once_and_made_good_when_lost() {
+        let vault = Vault::in_memory().unwrap();
+        let first = plan(&vault, &empty(), NOW).await;
+        assert_eq!((first.fallback.is_some(), first.one_time.len()), (true, ONE_TIME_TARGET));
+        let again = plan(&vault, &empty(), NOW + 1).await;
+        assert!(same(&again, &first), "an upload that got lost is repeated, not redone");
+        published(&vault, &first).await;
+        assert!(!plan(&vault, &stock(&first), NOW + 2).await.is_needed());
+        let mut lost = stock(&first);
+        lost.fallback = None;
+        let repair = plan(&vault, &lost, NOW + 3).await;
+        assert_eq!(stock(&repair).fallback, stock(&first).fallback);
+        assert!(repair.one_time.is_empty() && repair.remove.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_can_open_is_removed_and_a_low_stock_filled() {
+        let vault = Vault::in_memory().unwrap();
+        let first = plan(&vault, &empty(), NOW).await;
+        published(&vault, &first).await;
+        let mut low = stock(&first);
+        low.one_time.truncate(ONE_TIME_LOW);
+        assert!(!plan(&vault, &low, NOW).await.is_needed(), "twenty are enough");
+        low.one_time.truncate(ONE_TIME_LOW - 1);
+        low.one_time[0].hash = to_hex(&[0; 32]);
+        low.one_time.push(PrekeyRef { id: 9999, hash: to_hex(&[1; 32]) });
+        let repair = plan(&vault, &low, NOW).await;
+        assert_eq!(repair.remove, [low.one_time[0].id, 9999]);
+        assert_eq!(repair.one_time.len(), ONE_TIME_TARGET - (ONE_TIME_LOW - 2));
+        let new_ids: Vec<u32> = repair.one_time.iter().map(OneTimeSecret::id).collect();
+        assert!(new_ids.iter().all(|id| *id > 50), "ids are never used again");
+    }
+
+    #[tokio::test]
+    async fn a_fallback_rotates_weekly_and_its_past_is_wiped() {
+        let vault = Vault::in_memory().unwrap();
+        let (old, _) = plan(&vault, &empty(), NOW).await.fallback.unwrap();
+        let later = NOW + ROTATE_AFTER;
+        let (new, not_before) = plan(&vault, &empty(), later).await.fallback.unwrap();
+        assert!(new.id() > old.id() && not_before == later);
+        vault.write(|tx| tx.replace_fallbacks_below(new.id(), later)).await.unwrap();
+        let find = |id| vault.read(|tx| tx.fallback(id)).unwrap().is_some();
+        let wipe = |at: u64| {
+            let vault = &vault;
+            async move { vault.write(|tx| tx.wipe_fallbacks(at - KEEP_FOR)).await.unwrap() }
+        };
+        assert_eq!(wipe(later + KEEP_FOR).await, 0);
+        assert!(find(old.id()), "kept for thirty days");
+        assert_eq!(wipe(later + KEEP_FOR + 1).await, 1);
+        assert!(!find(old.id()) && find(new.id()));
+    }
+}

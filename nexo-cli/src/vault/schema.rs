@@ -1,0 +1,127 @@
+//! The tables of `schema/migrations/cli`, as Diesel sees them. Written by hand; the test in
+//! `vault/mod.rs` compares them with a migrated database.
+
+use diesel::table;
+
+table! {
+    identity (id) {
+        id -> Integer,
+        handle -> Text,
+        account_id -> Binary,
+        genesis_event -> Binary,
+        genesis_sig -> Binary,
+        genesis_accept -> Binary,
+        sealed_seed -> Binary,
+        sealed_idem -> Binary,
+        registered -> Bool,
+    }
+}
+
+table! {
+    server_pin (id) {
+        id -> Integer,
+        url -> Text,
+        origin -> Text,
+        log_vkey -> Text,
+        time_vkey -> Nullable<Text>,
+    }
+}
+
+table! {
+    peers (account_id) {
+        account_id -> Binary,
+        handle -> Text,
+        pinned -> Bool,
+        device_id -> Text,
+        genesis_event -> Binary,
+        genesis_sig -> Binary,
+        genesis_accept -> Binary,
+        sth_index -> BigInt,
+        first_seen -> BigInt,
+        fallback -> Nullable<Text>,
+        fallback_at -> Nullable<BigInt>,
+        conversation -> Bool,
+    }
+}
+
+table! {
+    heads (id) {
+        id -> Integer,
+        size -> BigInt,
+        root -> Binary,
+        note -> Text,
+        time -> BigInt,
+    }
+}
+
+table! {
+    split_views (id) {
+        id -> Integer,
+        seen_at -> BigInt,
+        held -> Text,
+        shown -> Text,
+    }
+}
+
+table! {
+    prekeys (kind, id) {
+        kind -> Text,
+        id -> BigInt,
+        sealed_secret -> Binary,
+        created_at -> BigInt,
+        not_before -> Nullable<BigInt>,
+        replaced_at -> Nullable<BigInt>,
+        published -> Bool,
+    }
+}
+
+table! {
+    replays (fallback_id, ephemeral) {
+        fallback_id -> BigInt,
+        ephemeral -> Binary,
+    }
+}
+
+table! {
+    outbox (msg_id) {
+        msg_id -> Text,
+        conv_id -> Binary,
+        peer_account -> Binary,
+        peer_handle -> Text,
+        dseq -> Nullable<BigInt>,
+        cseq -> BigInt,
+        envelope -> Binary,
+        request -> Binary,
+        sealed_text -> Nullable<Binary>,
+        created_at -> BigInt,
+        state -> Text,
+        sth_index -> Nullable<BigInt>,
+        version -> BigInt,
+    }
+}
+
+table! {
+    inbox (sth_index) {
+        sth_index -> BigInt,
+        conv_id -> Binary,
+        msg_id -> Text,
+        sender_account -> Nullable<Binary>,
+        sender_device -> Text,
+        sender_handle -> Nullable<Text>,
+        kind -> Text,
+        reason -> Nullable<Text>,
+        envelope -> Nullable<Binary>,
+        sealed_text -> Nullable<Binary>,
+        sent_at -> Nullable<Text>,
+        received_at -> BigInt,
+        printed -> Bool,
+        version -> BigInt,
+    }
+}
+
+table! {
+    meta (name) {
+        name -> Text,
+        value -> Binary,
+    }
+}
