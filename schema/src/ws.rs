@@ -36,6 +36,16 @@ pub enum Cipher {
     },
 }
 
+impl Cipher {
+    /// The text, or of a split one the ciphertext alone.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Text(text) | Self::Split { c: text, .. } => text,
+        }
+    }
+}
+
 /// An envelope from a client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submit {

@@ -1,8 +1,10 @@
 //! Sending, listing and deleting messages.
 
-use nexo_schema::bytes::to_hex;
+use nexo_schema::bytes::{to_base64, to_hex};
 use nexo_schema::error::ErrorCode;
-use nexo_schema::http::{DeleteRequest, DeleteResponse, Page, SendRequest, SendResponse};
+use nexo_schema::http::{
+    DeleteRequest, DeleteResponse, Item as ItemView, NativeItem, Page, SendRequest, SendResponse,
+};
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
 use nexo_schema::ws::Cipher;
@@ -18,8 +20,8 @@ use super::submission::{Draft, deletion};
 use crate::App;
 use crate::error::{ApiError, remember};
 use crate::store::{
-    Conn, Device, Feed, Item, StoreError, StoredItem, StoredTiles, feed, is_participant,
-    message_by_id, newest_head, page_after, page_since,
+    Conn, Device, Feed, Item, NativeMessage, StoreError, StoredItem, StoredTiles, feed,
+    is_participant, message_by_id, newest_head, page_after, page_since,
 };
 
 /// `Idempotency-Key`: the `msg_id` of a client that has no place for one in its body. The
@@ -61,26 +63,62 @@ pub(super) async fn send(
         Some(msg_id) => msg_id,
         None => app.new_msg_id()?,
     };
+    let cipher = Cipher::Text(request.cipher);
     let draft = Draft {
         conv: request.conv_id,
         msg_id: msg_id.clone(),
-        cipher: &Cipher::Text(request.cipher),
+        cipher: &cipher,
         ad: Some(&request.ad),
         packets: request.packets.as_ref(),
         dseq: request.dseq,
     };
     let message = draft.into_message(&app.origin, &device)?;
+    let native = message.native.as_ref().map(|native| sent_packets(&device, native));
     // Whether the device may write there is decided where it is written; see `store/admit`.
     let placed = app.submit(Item::Message(message)).await?;
     let receipt = match device.native || wanted(receipt) {
         true => Some(present::receipt(app, &placed).await?),
         false => None,
     };
-    let (conv, reader) = (request.conv_id, device.id);
+    if placed.known {
+        // Stored earlier, perhaps in another shape, perhaps deleted since: as it stands now.
+        let message = stored(app, request.conv_id, msg_id, device.id).await?;
+        return Ok(Json(SendResponse { ok: true, message, duplicate: true, receipt }));
+    }
+    let message = ItemView {
+        msg_id,
+        conv_id: request.conv_id,
+        sender_device: device.id,
+        cipher: cipher.into_text(),
+        ad: request.ad,
+        ts: placed.placed.ts,
+        sth_index: placed.index + 1,
+        native,
+        tombstone: None,
+        inclusion: None,
+    };
+    Ok(Json(SendResponse { ok: true, message, duplicate: false, receipt }))
+}
+
+/// What the sender is shown of its own packets.
+fn sent_packets(device: &Device, native: &NativeMessage) -> NativeItem {
+    let own = native.packets.iter().find(|packet| packet.device == device.id);
+    NativeItem {
+        sender_account: device.account,
+        packet: own.map(|packet| to_base64(&packet.bytes)),
+        packet_hashes: native.packets.iter().map(|p| (p.device.clone(), to_hex(&p.hash))).collect(),
+    }
+}
+
+async fn stored(
+    app: &App,
+    conv: ConvId,
+    msg_id: MsgId,
+    reader: DeviceId,
+) -> Result<ItemView, ApiError> {
     let row = app.store.read(move |conn| message_by_id(conn, &conv, &msg_id, &reader)).await?;
     let row = row.ok_or_else(|| ApiError::internal("a placed message has no row"))?;
-    let message = present::item(row)?;
-    Ok(Json(SendResponse { ok: true, message, duplicate: placed.known, receipt }))
+    Ok(present::item(row)?)
 }
 
 #[post("/messages/delete?<receipt>", data = "<body>")]
