@@ -137,6 +137,9 @@ pub struct Send {
     /// The same key sends the same message at most once.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// Go on with a message that was stored and not delivered, as it was sealed then.
+    #[arg(long, value_name = "MSG_ID", conflicts_with_all = ["text", "body_file", "idempotency_key"])]
+    pub resume: Option<String>,
     /// Send only to this account; also accepts it where the handle was another one's.
     #[arg(long, value_name = "nexo1:FINGERPRINT")]
     pub expect: Option<String>,

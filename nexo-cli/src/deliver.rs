@@ -4,6 +4,8 @@
 //! hears of it. Every try, now or in a later run, sends those stored bytes; nothing is sealed
 //! twice, but once when the relay refused the first because devices had changed.
 
+use std::time::Duration;
+
 use nexo_schema::bytes::to_base64;
 use nexo_schema::entry;
 use nexo_schema::error::ErrorCode;
@@ -23,6 +25,9 @@ use crate::random::{self, RandomError};
 use crate::trust::{PeerError, Recipient, TrustError, recipient_of, verify_receipt};
 use crate::vault::{Counters, NewOutbox, OutboxRow, OutboxState, Tx, VaultError};
 use crate::wire;
+
+/// How often the state is looked at while the relay has not answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why a message was not delivered.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,16 @@ pub enum DeliverError {
     /// The relay acknowledged without a receipt.
     #[error("the relay acknowledged the message without a receipt")]
     NoReceipt,
+    /// The message is stored, but the relay has not acknowledged it.
+    #[error("{source}")]
+    Undelivered {
+        /// Its id.
+        msg_id: MsgId,
+        /// Who it is for.
+        handle: String,
+        /// What happened.
+        source: Box<DeliverError>,
+    },
     /// The message was deleted for everyone before.
     #[error("the message was sent and then deleted for everyone")]
     Deleted,
@@ -123,7 +138,26 @@ pub async fn deliver(
         Some(row) => row,
         None => put(session, to, conversation, letter, now).await?,
     };
-    post(session, to, letter, row, now).await
+    resume(session, to, letter, row, now).await
+}
+
+/// Goes on with a stored message: the same bytes, or the receipt if it was acknowledged.
+///
+/// # Errors
+/// [`DeliverError::Undelivered`] with the reason.
+pub async fn resume(
+    session: &Session<'_>,
+    to: &Recipient,
+    letter: &Letter<'_>,
+    row: OutboxRow,
+    now: u64,
+) -> Result<Delivered, DeliverError> {
+    let (msg_id, handle) = (row.msg_id.clone(), row.peer_handle.to_string());
+    post(session, to, letter, row, now).await.map_err(|error| DeliverError::Undelivered {
+        msg_id,
+        handle,
+        source: Box::new(error),
+    })
 }
 
 /// Has the relay open the conversation once; its id must be the one both clients compute.
@@ -135,7 +169,11 @@ async fn open_conversation(
     if to.conversation {
         return Ok(());
     }
-    let opened = session.member.open_conversation(&to.handle).await?;
+    let opened = tokio::select! {
+        biased;
+        done = opened_meanwhile(session.profile, to) => return done,
+        opened = session.member.open_conversation(&to.handle) => opened?,
+    };
     let right = wire::conversation(opened.conv_id) == conversation
         && wire::account(opened.peer_account) == to.account.id;
     if !right {
@@ -143,6 +181,17 @@ async fn open_conversation(
     }
     session.profile.vault.write(|tx| tx.set_conversation_open(to.account.id)).await?;
     Ok(())
+}
+
+/// Waits until another process on the same state has opened the conversation.
+async fn opened_meanwhile(profile: &Profile, to: &Recipient) -> Result<(), DeliverError> {
+    loop {
+        let known = profile.vault.read(|tx| tx.peer(to.account.id))?;
+        if known.is_some_and(|peer| peer.conversation) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// The transaction before the network: counters, seal, outbox row (TX1).

@@ -143,7 +143,16 @@ impl CliError {
 
     /// What to do about it, if we know.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<String> {
+        if let Self::Deliver(DeliverError::Undelivered { msg_id, handle, .. }) = self
+            && self.is_temporary()
+        {
+            return Some(format!("the message is stored: send {handle} --resume {msg_id}"));
+        }
+        self.fixed_hint().map(str::to_owned)
+    }
+
+    fn fixed_hint(&self) -> Option<&'static str> {
         match self {
             Self::Profile(ProfileError::NotRegistered(_)) => {
                 Some("run: nexo-cli --server URL register HANDLE")
@@ -156,8 +165,8 @@ impl CliError {
                 Some("ask them for their new fingerprint, then: send --expect nexo1:...")
             }
             Self::Timeout { .. } => Some(
-                "a message that was stored goes on with the same \
-                 --idempotency-key; raise --timeout",
+                "raise --timeout; history shows a message that was stored and not sent, and \
+                 send --resume goes on with it",
             ),
             Self::Stateless(_) => Some("register without --stateless"),
             error => match error.exit() {
@@ -230,6 +239,7 @@ fn api(error: &ApiError) -> Exit {
         ApiError::Refused(problem) => refused(problem.code, problem.status),
         ApiError::Network(_) => Exit::Unreachable,
         ApiError::Status(status) => refused(ErrorCode::Unknown, *status),
+        ApiError::Tls(_) => Exit::Config,
         ApiError::Random(_) => Exit::Os,
         ApiError::Encoding | ApiError::Client(_) => Exit::Bug,
         ApiError::Malformed { .. }
@@ -312,6 +322,7 @@ fn upkeep(error: &UpkeepError) -> Exit {
 
 fn deliver(error: &DeliverError) -> Exit {
     match error {
+        DeliverError::Undelivered { source, .. } => deliver(source),
         DeliverError::Peer(error) => peer(error),
         DeliverError::Trust(error) => trust(error),
         DeliverError::Api(error) => api(error),
@@ -347,49 +358,5 @@ impl CliError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nexo_schema::error::Problem;
-
-    #[test]
-    fn the_table_of_exit_codes() {
-        let refused = |code| CliError::from(ApiError::Refused(Problem::new(code, "")));
-        let rows: Vec<(CliError, u8)> = vec![
-            (CliError::Usage(String::new()), 64),
-            (CliError::from(DeliverError::OtherText), 65),
-            (CliError::from(PeerError::Unknown(String::new())), 67),
-            (CliError::from(ApiError::Network(String::new())), 69),
-            (refused(ErrorCode::HandleTaken), 73),
-            (refused(ErrorCode::RateLimited), 75),
-            (CliError::from(PeerError::NoPrekey(String::new())), 75),
-            (CliError::from(ApiError::OtherAccount), 76),
-            (refused(ErrorCode::Forbidden), 77),
-            (CliError::from(VaultError::WrongKey), 78),
-            (CliError::from(ProfileError::NotRegistered(String::new())), 78),
-            (CliError::from(PeerError::OtherAccount), 80),
-            (CliError::from(DeliverError::NoReceipt), 81),
-            (CliError::from(VaultError::Newer), 82),
-            (CliError::StatedVkey(String::new()), 83),
-            (CliError::from(TrustError::Unresolved), 84),
-            (CliError::from(TrustError::Stale { age: 1 }), 85),
-            (refused(ErrorCode::StateRollback), 90),
-            (CliError::Timeout { seconds: 30, waiting: None }, 124),
-            (CliError::Interrupted, 130),
-        ];
-        for (error, code) in rows {
-            assert_eq!(error.exit().code(), code, "{error:?}");
-        }
-    }
-
-    #[test]
-    fn every_refusal_of_the_relay_has_a_code_of_its_kind() {
-        for &code in ErrorCode::ALL {
-            let exit = refused(code, code.status());
-            assert_ne!(exit, Exit::Done, "{code:?}");
-            assert_ne!(exit, Exit::Bug, "{code:?}");
-        }
-        assert_eq!(refused(ErrorCode::Unknown, 503), Exit::Temporary);
-        assert_eq!(refused(ErrorCode::Unknown, 500), Exit::Unreachable);
-        assert_eq!(refused(ErrorCode::Unknown, 418), Exit::Protocol);
-    }
-}
+#[path = "error_tests.rs"]
+mod tests;

@@ -153,7 +153,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("none");
         let home = home.to_str().unwrap();
-        for command in [&["whoami"][..], &["history"], &["tail"], &["server"], &["send", "bob", "x"]] {
+        for command in
+            [&["whoami"][..], &["history"], &["tail"], &["server"], &["send", "bob", "x"]]
+        {
             assert_eq!(run_with(&[&["--home", home], command].concat()), 78, "{command:?}");
         }
         assert_eq!(run_with(&["--home", home, "register", "alice"]), 64, "which relay?");

@@ -1,7 +1,7 @@
 //! The global options, resolved: flag, then environment, then default. Read once, passed down.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::BaseStrategy as _;
@@ -99,13 +99,13 @@ fn default_home() -> Result<PathBuf, OptionsError> {
 fn identity(global: &Global) -> Result<Option<Zeroizing<String>>, OptionsError> {
     if let Some(fd) = global.identity_fd {
         // Opening the descriptor by name needs no unsafe code.
-        return read(PathBuf::from(format!("/dev/fd/{fd}"))).map(Some);
+        return read(Path::new(&format!("/dev/fd/{fd}"))).map(Some);
     }
     if let Some(path) = &global.identity_file {
-        return read(path.clone()).map(Some);
+        return read(path).map(Some);
     }
     if let Some(path) = std::env::var_os("NEXO_IDENTITY_FILE").filter(|path| !path.is_empty()) {
-        return read(PathBuf::from(path)).map(Some);
+        return read(Path::new(&path)).map(Some);
     }
     match std::env::var("NEXO_IDENTITY") {
         Ok(text) if !text.is_empty() => Ok(Some(Zeroizing::new(text))),
@@ -113,9 +113,9 @@ fn identity(global: &Global) -> Result<Option<Zeroizing<String>>, OptionsError> 
     }
 }
 
-fn read(path: PathBuf) -> Result<Zeroizing<String>, OptionsError> {
+fn read(path: &Path) -> Result<Zeroizing<String>, OptionsError> {
     let mut text = Zeroizing::new(String::new());
-    let done = std::fs::File::open(&path)
+    let done = std::fs::File::open(path)
         .and_then(|file| file.take(MAX_IDENTITY).read_to_string(&mut text));
     match done {
         Ok(_) => Ok(text),

@@ -169,7 +169,13 @@ impl Profile {
     pub fn session<'a>(&'a self, relay: &'a Relay, invite: Option<&'a str>) -> Session<'a> {
         Session {
             profile: self,
-            member: Member::new(relay, &self.identity, &self.pin.origin, invite),
+            member: Member::new(
+                relay,
+                &self.identity,
+                &self.pin.origin,
+                invite,
+                self.home.as_ref(),
+            ),
             trust: LogTrust::new(
                 relay,
                 &self.vault,

@@ -14,6 +14,9 @@ pub enum ApiError {
     /// The relay was not reached, or the connection broke.
     #[error("the relay cannot be reached: {0}")]
     Network(String),
+    /// The relay's certificate is refused.
+    #[error("no TLS connection to the relay: {0}")]
+    Tls(String),
     /// The relay said no.
     #[error("the relay refused: {}", said(.0))]
     Refused(Problem),

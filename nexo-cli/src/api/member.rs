@@ -18,6 +18,7 @@ use super::{ApiError, Call, Credentials, MAX_ANSWER, MAX_TEXT, Relay, json, malf
 use crate::clock;
 use crate::e2ee::dpop::{ProofOf, dpop_proof};
 use crate::e2ee::sign_challenge;
+use crate::home::Home;
 use crate::identity::Identity;
 use crate::random;
 
@@ -26,12 +27,17 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// Logins of one device at once push each other's challenges out; then it is tried again.
 const LOGIN_TRIES: usize = 5;
 
+/// How long to let others of this home log in first.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// This device at the relay. Logs in when first needed, and again when the token ends.
 pub struct Member<'a> {
     relay: &'a Relay,
     identity: &'a Identity,
     origin: &'a Origin,
     invite: Option<&'a str>,
+    /// Where turns are taken; a stateless device has no other process to wait for.
+    home: Option<&'a Home>,
     token: RefCell<Option<Token>>,
 }
 
@@ -50,8 +56,9 @@ impl<'a> Member<'a> {
         identity: &'a Identity,
         origin: &'a Origin,
         invite: Option<&'a str>,
+        home: Option<&'a Home>,
     ) -> Self {
-        Self { relay, identity, origin, invite, token: RefCell::new(None) }
+        Self { relay, identity, origin, invite, home, token: RefCell::new(None) }
     }
 
     /// Logs in unless a token is at hand. The first time ever this registers the account.
@@ -63,6 +70,16 @@ impl<'a> Member<'a> {
         if self.token.borrow().as_ref().is_some_and(fresh) {
             return Ok(());
         }
+        let turn = match self.home {
+            Some(home) => home.login_turn(LOGIN_PATIENCE).await,
+            None => None,
+        };
+        let done = self.tried().await;
+        drop(turn);
+        done
+    }
+
+    async fn tried(&self) -> Result<(), ApiError> {
         for _ in 1..LOGIN_TRIES {
             match self.new_token().await {
                 Err(e) if e.code() == Some(ErrorCode::ChallengeInvalid) => {}
@@ -145,8 +162,10 @@ impl<'a> Member<'a> {
     }
 
     async fn with_token(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
+        // Before the tries, because logging in has tries of its own.
+        self.log_in().await?;
         let attempt = || async {
-            let credentials = self.credentials(&call.method, call.path).await?;
+            let credentials = self.proven(&call.method, call.path)?;
             self.relay.once(call, credentials, MAX_ANSWER).await
         };
         self.relay.retry(attempt).await
@@ -159,6 +178,10 @@ impl<'a> Member<'a> {
         path: &str,
     ) -> Result<Credentials, ApiError> {
         self.log_in().await?;
+        self.proven(method, path)
+    }
+
+    fn proven(&self, method: &Method, path: &str) -> Result<Credentials, ApiError> {
         let token = self.token.borrow();
         let Some(token) = token.as_ref() else { return Ok(Credentials::default()) };
         Ok(Credentials {

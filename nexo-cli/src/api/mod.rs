@@ -216,13 +216,13 @@ pub(super) fn malformed(call: &Call<'_>, expected: &'static str) -> ApiError {
     ApiError::Malformed { route: call.route(), expected }
 }
 
-/// The relay's wish decides how long to wait, up to a limit.
+/// The relay's wish decides how long to wait, up to a limit. A relay that says when to come
+/// back is asked again for as long as `--timeout` allows, also when the tries are used up.
 fn patience(error: &ApiError, delay: Option<Duration>) -> Option<Duration> {
-    let delay = delay?;
     match error.retry_after() {
         Some(wish) if wish > LONGEST_RETRY_AFTER => None,
-        Some(wish) => Some(wish.max(delay)),
-        None => Some(delay),
+        Some(wish) => Some(wish.max(delay.unwrap_or(LONGEST_DELAY))),
+        None => delay,
     }
 }
 
@@ -232,8 +232,21 @@ fn network(error: reqwest::Error) -> ApiError {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
+        if let Some(refused) = tls_refusal(cause) {
+            return refused;
+        }
     }
     ApiError::Network(cause.to_string())
+}
+
+/// A certificate that is refused now will be refused the next time, too.
+fn tls_refusal(cause: &(dyn std::error::Error + 'static)) -> Option<ApiError> {
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return Some(ApiError::Tls(error.to_string()));
+    }
+    // An I/O error's `source` skips the error it is made of.
+    let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
+    tls_refusal(inner)
 }
 
 fn retry_after(response: &Response) -> Option<u64> {
@@ -276,7 +289,7 @@ mod tests {
     #[test]
     fn paths_are_hashes_and_not_too_many() {
         let hash = to_base64(&[7; 32]);
-        assert_eq!(path(&[hash.clone()]), Some(vec![[7; 32]]));
+        assert_eq!(path(std::slice::from_ref(&hash)), Some(vec![[7; 32]]));
         assert_eq!(path(&[to_base64(&[7; 31])]), None);
         assert_eq!(path(&["x".to_owned()]), None);
         assert_eq!(path(&vec![hash; MAX_PATH + 1]), None);
@@ -293,7 +306,19 @@ mod tests {
         assert_eq!(wait(&problem), None);
         problem.retry_after = None;
         assert_eq!(wait(&problem), delay);
+        problem.retry_after = Some(1);
+        let patient = patience(&ApiError::Refused(problem), None);
+        assert_eq!(patient, Some(LONGEST_DELAY), "the relay is there and said when");
         assert_eq!(patience(&ApiError::Status(503), None), None, "the tries are used up");
+    }
+
+    #[test]
+    fn a_refused_certificate_is_final() {
+        let error = rustls::Error::General("no".to_owned());
+        let io = std::io::Error::other(std::io::Error::other(error));
+        let refused = tls_refusal(&io).unwrap();
+        assert!(matches!(refused, ApiError::Tls(_)) && !refused.is_temporary());
+        assert!(tls_refusal(&std::io::Error::other("reset")).is_none());
     }
 
     #[test]

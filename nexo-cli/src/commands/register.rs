@@ -125,9 +125,12 @@ async fn learn(context: &Context, relay: &Relay) -> Result<ServerPin, CliError> 
         Some(vkey) => (vkey.clone(), true),
         None => (relay.stated_vkey().await?, false),
     };
-    let wrong = |e: crate::trust::KeyError| CliError::WrongVkey(e.to_string());
-    let log_key = LogKey::parse(&vkey).map_err(wrong)?;
-    let origin = Origin::parse(log_key.origin()).map_err(|e| CliError::WrongVkey(e.to_string()))?;
+    let unusable = |reason: String| match given {
+        true => CliError::Usage(format!("--vkey: {reason}")),
+        false => CliError::StatedVkey(reason),
+    };
+    let log_key = LogKey::parse(&vkey).map_err(|e| unusable(e.to_string()))?;
+    let origin = Origin::parse(log_key.origin()).map_err(|e| unusable(e.to_string()))?;
     let vault = Vault::in_memory()?;
     let pin = ServerPin { url: relay.url().clone(), origin, log_key, time_key: None };
     vault.write(|tx| tx.pin_server(&stored_pin(&pin))).await.map_err(|e: VaultError| e)?;

@@ -1,12 +1,12 @@
 //! `send`: one message, until it is provably in the log.
 
-use nexo_schema::ids::Handle;
+use nexo_schema::ids::{Handle, MsgId};
 use serde_json::json;
 
 use super::{Context, input};
 use crate::cli::Send;
 use crate::clock;
-use crate::deliver::{DeliverError, Delivered, Letter, deliver, earlier};
+use crate::deliver::{self, DeliverError, Delivered, Letter, deliver, earlier};
 use crate::e2ee::{AccountId, Capabilities, ConversationId, parse_fingerprint};
 use crate::error::CliError;
 use crate::profile::{Profile, Session};
@@ -28,6 +28,9 @@ pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> 
     let profile = Profile::open(&context.options).await?;
     if !profile.capabilities.contains(Capabilities::SEND) {
         return Err(CliError::Usage("this device may not send".to_owned()));
+    }
+    if let Some(msg_id) = &args.resume {
+        return resume(context, &profile, &handle, msg_id).await;
     }
     let text = input::message_text(args.text.as_deref(), args.body_file.as_deref()).await?;
     let letter = Letter { text: &text, key: args.idempotency_key.as_deref(), expect };
@@ -84,6 +87,27 @@ async fn send(
         context.printer.say(&format!("prekeys were not looked after: {error}"));
     }
     Ok(delivered)
+}
+
+/// Goes on with what an earlier run stored.
+async fn resume(
+    context: &Context,
+    profile: &Profile,
+    handle: &Handle,
+    msg_id: &str,
+) -> Result<(), CliError> {
+    let absent = || CliError::NoMessage(msg_id.to_owned());
+    let id = MsgId::parse(msg_id).map_err(|_| absent())?;
+    let row = profile.vault.read(|tx| tx.outbox(&id))?;
+    let row = row.filter(|row| row.peer_handle == *handle).ok_or_else(absent)?;
+    let text = row.text.clone().ok_or(DeliverError::Deleted)?;
+    // The message was sealed for this account, whoever has the handle by now.
+    let letter = Letter { text: &text, key: None, expect: Some(row.peer) };
+    let relay = profile.relay(&context.options, &context.printer)?;
+    let session = profile.session(&relay, None);
+    let now = clock::seconds();
+    let to = recipient(&session, handle, &letter, now).await?;
+    show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)
 }
 
 /// The recipient. Whoever gave a handle of their own gets themselves, or an alarm.

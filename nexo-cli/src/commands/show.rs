@@ -77,7 +77,7 @@ pub(super) fn sent(row: &OutboxRow, own_handle: &str) -> Shown {
     let text = match (&row.text, row.state) {
         (Some(text), OutboxState::Unsent) => {
             object["text"] = json!(text.as_str());
-            format!("{at} {own_handle} -> {to} (not sent): {}", indented(text))
+            format!("{at} {own_handle} -> {to} (not sent, {id}): {}", indented(text))
         }
         (Some(text), _) => {
             object["text"] = json!(text.as_str());

@@ -3,17 +3,20 @@
 //! Chains of this version have one event, the genesis. A longer one was written by a newer
 //! version: its later events may have revoked what the first one introduced, so it is refused.
 
+use std::time::Duration;
+
 use nexo_schema::http::{Bundle, DeviceBundle};
 use nexo_schema::ids::Handle;
 
-use super::log::{LogSource, LogTrust, TrustError};
+use super::PeerError;
+use super::log::{LogSource, LogTrust};
 use crate::api::{ApiError, Member, path};
-use crate::e2ee::prekey::PrekeyRefused;
+use crate::clock;
 use crate::e2ee::sigchain::GenesisRefused;
 use crate::e2ee::{
     self, Account, AccountId, Capabilities, FallbackPrekey, SignedGenesis, account_fingerprint,
 };
-use crate::vault::{Peer, PeerFallback, VaultError};
+use crate::vault::{Peer, PeerFallback};
 use crate::wire::{self, WireError};
 use nexo_schema::bytes::to_base64;
 use nexo_schema::error::ErrorCode;
@@ -22,90 +25,8 @@ use nexo_schema::error::ErrorCode;
 /// (e2ee 2.6). The relay refuses a message whose devices have changed since.
 const CACHE: u64 = 600;
 
-/// Why an account's keys are not used.
-#[derive(Debug, thiserror::Error)]
-pub enum PeerError {
-    /// The relay knows no such account.
-    #[error("there is no {0} on this relay")]
-    Unknown(String),
-    /// An account without a chain.
-    #[error("{0} has no native account; messages to it cannot be encrypted")]
-    Plain(String),
-    /// The chain has events of a later version.
-    #[error("the account of {handle} has {events} events; this version reads the first only")]
-    Newer {
-        /// Whose.
-        handle: String,
-        /// How many.
-        events: usize,
-    },
-    /// The relay answered about somebody else, or made an account up.
-    #[error("the relay's answer is about another account than asked for")]
-    OtherAccount,
-    /// The first event is not valid.
-    #[error("the first event of {handle} is refused: {reason}")]
-    Genesis {
-        /// Whose.
-        handle: String,
-        /// Why.
-        reason: GenesisRefused,
-    },
-    /// A field of the answer.
-    #[error("the relay's answer about an account: {0}")]
-    Wire(#[from] WireError),
-    /// The handle was pinned to another account.
-    #[error("{handle} is now another account: {shown}, pinned is {pinned}")]
-    Changed {
-        /// Whose.
-        handle: String,
-        /// Fingerprint of the pin.
-        pinned: String,
-        /// Fingerprint of what the relay shows.
-        shown: String,
-    },
-    /// The account is not the one of `--expect`.
-    #[error("{handle} is {shown}, not the account expected")]
-    NotExpected {
-        /// Whose.
-        handle: String,
-        /// Fingerprint of what the relay shows.
-        shown: String,
-    },
-    /// A device that is in no event of the chain.
-    #[error("the relay shows a device of {0} that is not in its chain")]
-    ForeignDevice(String),
-    /// The X25519 key the relay states is not that of the device's key.
-    #[error("the relay states a wrong key for a device of {0}")]
-    WrongX25519(String),
-    /// The device may not receive (or send), or has expired.
-    #[error("the device of {handle} {what}")]
-    NotCapable {
-        /// Whose.
-        handle: String,
-        /// What it may not.
-        what: &'static str,
-    },
-    /// No prekey in force.
-    #[error("{0} cannot be written to now: no prekey is published")]
-    NoPrekey(String),
-    /// The prekey is not used.
-    #[error("the prekey of {handle} is refused: {reason}")]
-    Prekey {
-        /// Whose.
-        handle: String,
-        /// Why.
-        reason: PrekeyRefused,
-    },
-    /// The log.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The relay.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The local state.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-}
+/// How often the state is looked at while the relay has not answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Whose bundle was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -149,11 +70,35 @@ pub async fn recipient_of<S: LogSource>(
             return Ok(recipient);
         }
     }
-    let held = trust.held_size()?;
-    let bundle = member.bundle(handle, held).await.map_err(|e| not_found(e, handle.as_str()))?;
-    let (peer, _) = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
-    let peer = pin(trust, peer, expect, now).await?;
+    let looked_up = async {
+        let held = trust.held_size()?;
+        let bundle = member.bundle(handle, held).await;
+        let bundle = bundle.map_err(|e| not_found(e, handle.as_str()))?;
+        let (peer, _) = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
+        pin(trust, peer, expect, now).await
+    };
+    let peer = tokio::select! {
+        biased;
+        peer = looked_up => peer?,
+        peer = pinned_meanwhile(trust, handle, expect), if !refresh => peer?,
+    };
     recipient(trust, &peer)
+}
+
+/// Waits until another process on the same state has pinned the handle. Of many that start at
+/// once some are made to wait by the relay's limits, and need not ask once one has asked.
+async fn pinned_meanwhile<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    handle: &Handle,
+    expect: Option<AccountId>,
+) -> Result<Peer, PeerError> {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let pinned = trust.vault().read(|tx| tx.pinned_peer(handle))?;
+        if let Some(peer) = pinned.filter(|peer| usable(peer, expect, clock::seconds())) {
+            return Ok(peer);
+        }
+    }
 }
 
 /// This device's own account as the relay shows it to others. The caller compares.

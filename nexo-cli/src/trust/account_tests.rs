@@ -3,6 +3,7 @@
 use nexo_schema::http::{LoggedEvent, OneTimeStatus, SignedEvent};
 
 use super::*;
+use crate::e2ee::prekey::PrekeyRefused;
 use crate::e2ee::{FallbackSecret, SignedFallback, Validity};
 use crate::identity::Identity;
 use crate::identity::tests::identity;
@@ -74,7 +75,8 @@ async fn b_every_lie_about_an_account_is_refused() {
     let (bob, eve) = (identity(&log, "bob", 2), identity(&log, "bob", 3));
     let honest = bundle(&log, &bob);
     assert!(judged(&log, &honest, "bob").await.is_ok());
-    let lies: Vec<(&str, Box<dyn Fn(&mut Bundle)>)> = vec![
+    type Lie<'a> = (&'a str, Box<dyn Fn(&mut Bundle) + 'a>);
+    let lies: Vec<Lie<'_>> = vec![
         (
             "another account's id",
             Box::new(|b| b.account_id = wire::account_out(AccountId::from_bytes([1; 32]))),

@@ -14,14 +14,14 @@
 
 mod account;
 mod log;
+mod peer_error;
 mod receipt;
 #[cfg(test)]
 pub(crate) mod testlog;
 
-pub use account::{
-    Asked, PeerError, Recipient, account_of, account_of_own, may, recipient_of, sender_of,
-};
+pub use account::{Asked, Recipient, account_of, account_of_own, may, recipient_of, sender_of};
 pub use log::{LogSource, LogTrust, MAX_AGE, TrustError};
+pub use peer_error::PeerError;
 pub use receipt::verify_receipt;
 
 pub use nexo_audit::checkpoint::{HeadError, LogKeysError};

@@ -5,44 +5,23 @@
 //!   state.db       0600   everything (vault)
 //!   state.key      0600   the state key, unless --state-key-file names another
 //!   state.lock     0600   held while state.db is written; contains the holder's pid
+//!   login.0 to .3  0600   held while logging in, so that few do so at once
 //!   recovery.key   0600   made at registration; to be moved offline
 //!   evidence/      0700   signed heads that contradict each other
 //! ```
 //!
 //! Permissions are set when a file is made, not left to the umask, and checked at each start.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
+mod lock;
+mod mounts;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-/// How often a busy lock is tried again. There is no fair queue: short waits share it well.
-const LOCK_POLL: Duration = Duration::from_millis(5);
-
-/// File systems on which locks and WAL do not do what SQLite needs, or only on one host.
-const NETWORK_FS: &[&str] = &[
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "afs",
-    "9p",
-    "ceph",
-    "glusterfs",
-    "lustre",
-    "ocfs2",
-    "gfs2",
-    "ncpfs",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-    "fuse.s3fs",
-    "fuse.rclone",
-    "fuse.gcsfuse",
-];
+pub use lock::{Held, LockError, StateLock};
+use mounts::refuse_network_fs;
 
 /// Why a home cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,22 +53,6 @@ pub enum HomeError {
     /// A file that must be made anew is there already.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
-}
-
-/// Why the lock was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// Another process held it all the time.
-    #[error("the state is locked by process {holder}; waited {waited} seconds")]
-    Busy {
-        /// The holder's pid, as it wrote it; `?` if it wrote none.
-        holder: String,
-        /// Seconds.
-        waited: u64,
-    },
-    /// The file system refused.
-    #[error("state.lock: {0}")]
-    Io(#[from] std::io::Error),
 }
 
 /// A directory that only its owner can read.
@@ -192,99 +155,6 @@ pub fn private(path: &Path) -> Result<(), HomeError> {
     if mode & 0o077 == 0 { Ok(()) } else { Err(HomeError::Open { path: path.to_owned(), mode }) }
 }
 
-/// The lock of the state. It goes with the process, however that ends.
-#[derive(Debug)]
-pub struct StateLock {
-    path: PathBuf,
-    patience: Duration,
-}
-
-/// The lock, held until dropped.
-#[derive(Debug)]
-pub struct Held(#[expect(dead_code, reason = "held for its drop, which unlocks")] File);
-
-impl StateLock {
-    /// The lock of `home`; waiting for it ends after `patience`.
-    #[must_use]
-    pub fn of(home: &Home, patience: Duration) -> Self {
-        Self { path: home.file("state.lock"), patience }
-    }
-
-    /// Takes the lock. Never hold it across the network or a prompt.
-    ///
-    /// # Errors
-    /// [`LockError`].
-    pub async fn take(&self) -> Result<Held, LockError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(&self.path)?;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if start.elapsed() >= self.patience => {
-                    return Err(LockError::Busy {
-                        holder: holder(&mut file),
-                        waited: self.patience.as_secs(),
-                    });
-                }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
-                Err(TryLockError::Error(e)) => return Err(e.into()),
-            }
-        }
-        // For the message of those who wait; fixed width, so a shorter pid leaves nothing over.
-        file.rewind()?;
-        file.write_all(format!("{:<10}\n", std::process::id()).as_bytes())?;
-        Ok(Held(file))
-    }
-}
-
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    let pid = text.trim();
-    let plain = read.is_ok() && !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
-    if plain { pid.to_owned() } else { "?".to_owned() }
-}
-
-/// `statfs` would need unsafe code, so the kernel's text table is asked. Where there is none
-/// (not Linux), nothing is refused.
-fn refuse_network_fs(path: &Path) -> Result<(), HomeError> {
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return Ok(()) };
-    match file_system_of(path, &table) {
-        Some(kind) if NETWORK_FS.contains(&kind.as_str()) => {
-            Err(HomeError::NetworkFs { path: path.to_owned(), kind })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The type of the file system `path` is on: that of the longest mount point above it, the
-/// last one mounted there.
-///
-/// ```text
-/// 36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/sda1 rw     (proc(5))
-/// ```
-fn file_system_of(path: &Path, table: &str) -> Option<String> {
-    let mut best: Option<(usize, &str)> = None;
-    for line in table.lines() {
-        let (mount, rest) = line.split_once(" - ")?;
-        let point = unescape(mount.split(' ').nth(4)?);
-        let kind = rest.split(' ').next()?;
-        let depth = point.components().count();
-        if path.starts_with(&point) && best.is_none_or(|(length, _)| depth >= length) {
-            best = Some((depth, kind));
-        }
-    }
-    best.map(|(_, kind)| kind.to_owned())
-}
-
-/// Mount points write space, tab, line end and backslash as three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    let plain = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n");
-    PathBuf::from(plain.replace("\\134", "\\"))
-}
-
 fn io(path: &Path, source: std::io::Error) -> HomeError {
     HomeError::Io { path: path.to_owned(), source }
 }
@@ -337,44 +207,5 @@ mod tests {
     fn without_state_there_is_no_home() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Home::existing(&dir.path().join("none"), true).unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn a_busy_lock_names_its_holder_and_goes_with_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::create(&dir.path().join("h"), true).unwrap();
-        let lock = StateLock::of(&home, Duration::from_millis(30));
-        let held = lock.take().await.unwrap();
-        match lock.take().await {
-            Err(LockError::Busy { holder, .. }) => {
-                assert_eq!(holder, std::process::id().to_string());
-            }
-            other => panic!("{other:?}"),
-        }
-        drop(held);
-        lock.take().await.unwrap();
-        assert_eq!(mode(&home.file("state.lock")), 0o600);
-    }
-
-    #[test]
-    fn the_longest_and_last_mount_decides() {
-        let table = "\
-22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw
-30 22 0:40 / /home rw - nfs4 server:/home rw
-31 30 0:41 / /home/a\\040b rw - tmpfs tmpfs rw
-32 22 0:42 / /mnt rw - ext4 /dev/sdb rw
-33 32 0:43 / /mnt rw master:2 - fuse.sshfs host: rw
-";
-        for (path, kind) in [
-            ("/etc", "ext4"),
-            ("/home/x", "nfs4"),
-            ("/homes", "ext4"),
-            ("/home/a b/c", "tmpfs"),
-            ("/mnt/x", "fuse.sshfs"),
-        ] {
-            assert_eq!(file_system_of(Path::new(path), table).as_deref(), Some(kind), "{path}");
-        }
-        assert!(NETWORK_FS.contains(&"nfs4") && !NETWORK_FS.contains(&"tmpfs"));
-        assert_eq!(file_system_of(Path::new("/"), "garbage"), None);
     }
 }

@@ -1,54 +1,29 @@
-//! From the relay's pages to the inbox: verify first, decrypt second, store once (e2ee 2.12).
-//!
-//! What only a lying relay can cause (an item that is not in the log) ends the run and moves
-//! nothing. What a sender can cause (rubbish, an unknown version, a wrong name) becomes an
-//! `undecryptable` row with its reason, and the stream goes on.
+//! One native message: its entry in the log, its sender, its text.
 
 use nexo_schema::bytes::{from_base64, from_hex};
-use nexo_schema::http::{Item, NativeItem, Page, Tombstone as WireTombstone};
+use nexo_schema::http::{Item, NativeItem};
+use nexo_schema::ids::Handle;
 use nexo_schema::{entry, envelope};
 use sha2::{Digest as _, Sha256};
 
-use crate::api::{ApiError, path};
+use super::{ReceiveError, Taken, inclusion, unverified};
 use crate::body::{self, BodyRefused, Content};
 use crate::e2ee::envelope::RecipientHash;
 use crate::e2ee::oneshot::ReplayKey;
 use crate::e2ee::packet::PacketRefused;
-use crate::e2ee::tombstone::{TombstoneRefused, tombstone_leaf};
 use crate::e2ee::{
-    Account, AccountId, Capabilities, ConversationId, EnvelopeHash, Incoming, KeyPacket,
-    MessageContext, OpenRefused, Party, Tombstone, open_oneshot,
+    Account, AccountId, Capabilities, ConversationId, DeviceId, EnvelopeHash, Incoming, KeyPacket,
+    MessageContext, OpenRefused, Party, open_oneshot,
 };
 use crate::profile::Session;
-use crate::trust::{PeerError, TrustError, may, sender_of};
+use crate::trust::{PeerError, may, sender_of};
 use crate::upkeep::fallback_secret;
-use crate::vault::{HeldHead, InboxKind, InboxRow, NewInbox, Target, VaultError};
+use crate::vault::{HeldHead, InboxKind, InboxRow, NewInbox, VaultError};
 use crate::wire;
-use nexo_schema::ids::{Handle, MsgId};
-
-/// Items asked for at a time: full pages of 64 KiB messages stay in bounds.
-const PAGE: u32 = 200;
-
-/// Why receiving ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceiveError {
-    /// The relay.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The log.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The local state.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    /// A page that cannot be one.
-    #[error("the relay's page of messages {0}")]
-    Page(&'static str),
-}
 
 /// Why a message was delivered and yet cannot be read.
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
+pub(super) enum Unreadable {
     #[error("it was not encrypted: its sender has a plain account")]
     Plain,
     #[error("its sender is not verified: {0}")]
@@ -74,116 +49,13 @@ enum Unreadable {
     #[error("its id is not that of a native message")]
     Id,
 }
-
-/// What an item comes to.
-enum Taken {
-    /// Nothing to keep: not for this device, already here, or gone.
-    Nothing,
-    Message(Box<NewInbox>, Option<ReplayKey>),
-    Deletion {
-        author: AccountId,
-        msg_id: MsgId,
-        envelope: EnvelopeHash,
-    },
-    /// A deletion nobody may have asked for.
-    Refused(String),
-}
-
-/// Reads everything new into the inbox, unprinted; `warn` hears of refused deletions.
-///
-/// # Errors
-/// [`ReceiveError`]; pages stored before it stay stored.
-pub async fn sync(
-    session: &Session<'_>,
-    now: u64,
-    warn: &dyn Fn(&str),
-    progress: &dyn Fn(u64, u64),
-) -> Result<(), ReceiveError> {
-    let vault = &session.profile.vault;
-    loop {
-        let cursor = vault.read(|tx| tx.cursor())?;
-        let held = session.trust.held_size()?;
-        let page = session.member.page(cursor, PAGE, held).await?;
-        check_page(&page, cursor)?;
-        let note = page.head.as_deref().ok_or(ReceiveError::Page("has no head"))?;
-        let proof = page.consistency.as_deref().and_then(path).map(|path| (held, path));
-        let head = session.trust.accept_fresh(note.as_bytes(), proof, now).await?;
-        let mut taken = Vec::with_capacity(page.items.len());
-        for item in &page.items {
-            taken.push(take(session, item, &head, now).await?);
-        }
-        for taken in &taken {
-            if let Taken::Refused(reason) = taken {
-                warn(reason);
-            }
-        }
-        // One transaction: rows, handshakes seen, deletions, cursor. A crash before it repeats
-        // the page; another process that was faster makes this one start over.
-        let moved = vault.write(|tx| store(tx, cursor, page.next, taken)).await?;
-        if moved && !page.more {
-            return Ok(());
-        }
-        progress(page.next, head.size);
-    }
-}
-
-/// In log order, behind the cursor, and getting somewhere.
-fn check_page(page: &Page, cursor: u64) -> Result<(), ReceiveError> {
-    let mut last = cursor;
-    for item in &page.items {
-        if item.sth_index <= last {
-            return Err(ReceiveError::Page("is out of order"));
-        }
-        last = item.sth_index;
-    }
-    if page.next < last || (page.more && page.next == cursor) {
-        return Err(ReceiveError::Page("does not lead on"));
-    }
-    // Nothing behind the last item was shown, so nothing behind it may be skipped.
-    if page.next > last { Err(ReceiveError::Page("skips what it does not show")) } else { Ok(()) }
-}
-
-fn store(
-    tx: &mut crate::vault::Tx<'_>,
-    from: u64,
-    to: u64,
-    taken: Vec<Taken>,
-) -> Result<bool, VaultError> {
-    if !tx.move_cursor(from, to)? {
-        return Ok(false);
-    }
-    for taken in taken {
-        match taken {
-            Taken::Nothing | Taken::Refused(_) => {}
-            Taken::Message(mut row, handshake) => {
-                if let Some(key) = handshake {
-                    if !tx.note_handshake(&key)? {
-                        row.kind = undecryptable(&Unreadable::Replay);
-                        row.text = None;
-                    }
-                }
-                tx.put_inbox(&row)?;
-            }
-            Taken::Deletion { author, msg_id, envelope } => {
-                tx.wipe_inbox(&Target { author, msg_id: &msg_id, envelope })?;
-                if tx.outbox(&msg_id)?.is_some_and(|row| row.envelope == envelope) {
-                    tx.wipe_outbox(&msg_id)?;
-                }
-            }
-        }
-    }
-    Ok(true)
-}
-
-async fn take(
+/// Judges one message of a page.
+pub(super) async fn take(
     session: &Session<'_>,
     item: &Item,
     head: &HeldHead,
     now: u64,
 ) -> Result<Taken, ReceiveError> {
-    if let Some(tombstone) = &item.tombstone {
-        return deletion(session, item, tombstone, head, now).await;
-    }
     if item.cipher.is_empty() {
         // Deleted before this device read it; the entry stands for bytes that are gone.
         return Ok(Taken::Nothing);
@@ -269,7 +141,7 @@ impl Sealed {
         let hash = Sha256::digest(envelope::envelope(&aad, &digest, &hashes)).into();
         let others = hashes
             .into_iter()
-            .map(|(id, packet)| (crate::e2ee::DeviceId::from_bytes(id), packet))
+            .map(|(id, packet)| (DeviceId::from_bytes(id), packet))
             .filter(|(id, _)| *id != mine)
             .map(|(device, packet)| RecipientHash { device, packet })
             .collect();
@@ -292,12 +164,6 @@ impl Sealed {
         Ok(session.trust.included("a message", head, &leaf, item.sth_index, &path)?)
     }
 }
-
-fn inclusion(item: &Item) -> Result<Vec<crate::trust::Hash>, ReceiveError> {
-    let path = item.inclusion.as_deref().and_then(path);
-    path.ok_or(ReceiveError::Page("has an item without a proof"))
-}
-
 fn already_here(session: &Session<'_>, item: &Item) -> Result<bool, VaultError> {
     session.profile.vault.read(|tx| tx.has_received(&item.sender_device, &item.msg_id))
 }
@@ -338,17 +204,6 @@ async fn sender(
     }
     Ok(Ok((handle, verified)))
 }
-
-/// What is no fault of the sender ends the run; the message will be there the next time.
-fn unverified(error: PeerError) -> Result<Unreadable, ReceiveError> {
-    match error {
-        PeerError::Trust(error) => Err(error.into()),
-        PeerError::Api(error) => Err(error.into()),
-        PeerError::Vault(error) => Err(error.into()),
-        fault => Ok(Unreadable::Sender(fault)),
-    }
-}
-
 /// Opens the message into `row`.
 fn open(
     session: &Session<'_>,
@@ -398,66 +253,7 @@ fn open(
     }
     Ok(Ok(opened.replay))
 }
-
-/// A deletion is honoured only if the author of its target signed it.
-async fn deletion(
-    session: &Session<'_>,
-    item: &Item,
-    tombstone: &WireTombstone,
-    head: &HeldHead,
-    now: u64,
-) -> Result<Taken, ReceiveError> {
-    let (Some(statement), Some(sig)) = (&tombstone.statement, &tombstone.sig) else {
-        // Plain accounts sign nothing; nothing of theirs is kept here as text.
-        return Ok(Taken::Nothing);
-    };
-    let malformed = |_| ReceiveError::Page("has a malformed deletion");
-    let statement = from_base64(statement).map_err(malformed)?;
-    let sig = from_base64(sig).map_err(malformed)?;
-    let sig: [u8; 64] =
-        sig.try_into().map_err(|_| ReceiveError::Page("has a malformed deletion"))?;
-    let leaf = tombstone_leaf(&statement, &sig);
-    session.trust.included("a deletion", head, &leaf, item.sth_index, &inclusion(item)?)?;
-    let refused = |reason: String| {
-        let id = &item.msg_id;
-        Ok(Taken::Refused(format!("a deletion of message {id} is not honoured: {reason}")))
-    };
-    let claimed = match Tombstone::parse(&statement) {
-        Ok(claimed) => claimed,
-        Err(error) => return refused(error.to_string()),
-    };
-    let key = match author_key(session, claimed.account, now).await? {
-        Ok(key) => key,
-        Err(error) => return refused(error.to_string()),
-    };
-    let verified: Result<_, TombstoneRefused> =
-        Tombstone::verify(session.trust.origin(), &statement, &sig, &key);
-    match verified {
-        Ok(signed) => Ok(Taken::Deletion {
-            author: signed.account,
-            msg_id: wire::message_out(signed.target),
-            envelope: signed.target_envelope,
-        }),
-        Err(error) => refused(error.to_string()),
-    }
-}
-
-async fn author_key(
-    session: &Session<'_>,
-    author: AccountId,
-    now: u64,
-) -> Result<Result<crate::e2ee::DevicePublic, Unreadable>, ReceiveError> {
-    let identity = &session.profile.identity;
-    if author == identity.account {
-        return Ok(Ok(identity.device.public()));
-    }
-    match sender_of(&session.trust, &session.member, author, now).await {
-        Ok((_, account)) => Ok(Ok(account.device)),
-        Err(error) => unverified(error).map(Err),
-    }
-}
-
-fn row(item: &Item, now: u64, kind: InboxKind) -> InboxRow {
+pub(super) fn row(item: &Item, now: u64, kind: InboxKind) -> InboxRow {
     InboxRow {
         sth_index: item.sth_index,
         conversation: wire::conversation(item.conv_id),
@@ -473,10 +269,6 @@ fn row(item: &Item, now: u64, kind: InboxKind) -> InboxRow {
     }
 }
 
-fn undecryptable(reason: &Unreadable) -> InboxKind {
+pub(super) fn undecryptable(reason: &Unreadable) -> InboxKind {
     InboxKind::Undecryptable { reason: reason.to_string() }
 }
-
-#[cfg(test)]
-#[path = "receive_tests.rs"]
-mod tests;

@@ -1,9 +1,10 @@
 //! Pages that cannot be, and what a page does to the state. The way from sealing to the inbox
 //! is tested against a real relay in `tests/`.
 
+use super::message::row;
 use super::*;
 use crate::e2ee::DhPublic;
-use crate::vault::{Reading, Vault};
+use crate::vault::{InboxKind, Reading, Vault};
 use nexo_schema::ids::{ConvId, DeviceId};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;

@@ -1,0 +1,71 @@
+//! Deletions: honoured only if the author of the target signed them (e2ee 2.16).
+
+use nexo_schema::bytes::from_base64;
+use nexo_schema::http::{Item, Tombstone as WireTombstone};
+
+use super::message::Unreadable;
+use super::{ReceiveError, Taken, inclusion, unverified};
+use crate::e2ee::tombstone::{TombstoneRefused, tombstone_leaf};
+use crate::e2ee::{AccountId, DevicePublic, Tombstone};
+use crate::profile::Session;
+use crate::trust::sender_of;
+use crate::vault::HeldHead;
+use crate::wire;
+
+/// Judges one deletion of a page.
+pub(super) async fn take(
+    session: &Session<'_>,
+    item: &Item,
+    tombstone: &WireTombstone,
+    head: &HeldHead,
+    now: u64,
+) -> Result<Taken, ReceiveError> {
+    let (Some(statement), Some(sig)) = (&tombstone.statement, &tombstone.sig) else {
+        // Plain accounts sign nothing; nothing of theirs is kept here as text.
+        return Ok(Taken::Nothing);
+    };
+    let malformed = |_| ReceiveError::Page("has a malformed deletion");
+    let statement = from_base64(statement).map_err(malformed)?;
+    let sig = from_base64(sig).map_err(malformed)?;
+    let sig: [u8; 64] =
+        sig.try_into().map_err(|_| ReceiveError::Page("has a malformed deletion"))?;
+    let leaf = tombstone_leaf(&statement, &sig);
+    session.trust.included("a deletion", head, &leaf, item.sth_index, &inclusion(item)?)?;
+    let refused = |reason: String| {
+        let id = &item.msg_id;
+        Ok(Taken::Refused(format!("a deletion of message {id} is not honoured: {reason}")))
+    };
+    let claimed = match Tombstone::parse(&statement) {
+        Ok(claimed) => claimed,
+        Err(error) => return refused(error.to_string()),
+    };
+    let key = match author_key(session, claimed.account, now).await? {
+        Ok(key) => key,
+        Err(error) => return refused(error.to_string()),
+    };
+    let verified: Result<_, TombstoneRefused> =
+        Tombstone::verify(session.trust.origin(), &statement, &sig, &key);
+    match verified {
+        Ok(signed) => Ok(Taken::Deletion {
+            author: signed.account,
+            msg_id: wire::message_out(signed.target),
+            envelope: signed.target_envelope,
+        }),
+        Err(error) => refused(error.to_string()),
+    }
+}
+
+async fn author_key(
+    session: &Session<'_>,
+    author: AccountId,
+    now: u64,
+) -> Result<Result<DevicePublic, Unreadable>, ReceiveError> {
+    let identity = &session.profile.identity;
+    if author == identity.account {
+        return Ok(Ok(identity.device.public()));
+    }
+    match sender_of(&session.trust, &session.member, author, now).await {
+        Ok((_, account)) => Ok(Ok(account.device)),
+        Err(error) => unverified(error).map(Err),
+    }
+}

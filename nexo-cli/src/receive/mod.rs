@@ -1,0 +1,161 @@
+//! From the relay's pages to the inbox: verify first, decrypt second, store once (e2ee 2.12).
+//!
+//! What only a lying relay can cause (an item that is not in the log) ends the run and moves
+//! nothing. What a sender can cause (rubbish, an unknown version, a wrong name) becomes an
+//! `undecryptable` row with its reason, and the stream goes on.
+
+mod deletion;
+mod message;
+
+use nexo_schema::http::{Item, Page};
+use nexo_schema::ids::MsgId;
+
+use crate::api::{ApiError, path};
+use crate::e2ee::oneshot::ReplayKey;
+use crate::e2ee::{AccountId, EnvelopeHash};
+use crate::profile::Session;
+use crate::trust::{Hash, PeerError, TrustError};
+use crate::vault::{HeldHead, NewInbox, Target, Tx, VaultError};
+use message::{Unreadable, undecryptable};
+
+/// Items asked for at a time: full pages of 64 KiB messages stay in bounds.
+const PAGE: u32 = 200;
+
+/// Why receiving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The relay.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The log.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The local state.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A page that cannot be one.
+    #[error("the relay's page of messages {0}")]
+    Page(&'static str),
+}
+/// What an item comes to.
+enum Taken {
+    /// Nothing to keep: not for this device, already here, or gone.
+    Nothing,
+    Message(Box<NewInbox>, Option<ReplayKey>),
+    Deletion {
+        author: AccountId,
+        msg_id: MsgId,
+        envelope: EnvelopeHash,
+    },
+    /// A deletion nobody may have asked for.
+    Refused(String),
+}
+
+/// Reads everything new into the inbox, unprinted; `warn` hears of refused deletions.
+///
+/// # Errors
+/// [`ReceiveError`]; pages stored before it stay stored.
+pub async fn sync(
+    session: &Session<'_>,
+    now: u64,
+    warn: &dyn Fn(&str),
+    progress: &dyn Fn(u64, u64),
+) -> Result<(), ReceiveError> {
+    let vault = &session.profile.vault;
+    loop {
+        let cursor = vault.read(|tx| tx.cursor())?;
+        let held = session.trust.held_size()?;
+        let page = session.member.page(cursor, PAGE, held).await?;
+        check_page(&page, cursor)?;
+        let note = page.head.as_deref().ok_or(ReceiveError::Page("has no head"))?;
+        let proof = page.consistency.as_deref().and_then(path).map(|path| (held, path));
+        let head = session.trust.accept_fresh(note.as_bytes(), proof, now).await?;
+        let mut taken = Vec::with_capacity(page.items.len());
+        for item in &page.items {
+            taken.push(take(session, item, &head, now).await?);
+        }
+        for taken in &taken {
+            if let Taken::Refused(reason) = taken {
+                warn(reason);
+            }
+        }
+        // One transaction: rows, handshakes seen, deletions, cursor. A crash before it repeats
+        // the page; another process that was faster makes this one start over.
+        let moved = vault.write(|tx| store(tx, cursor, page.next, taken)).await?;
+        if moved && !page.more {
+            return Ok(());
+        }
+        progress(page.next, head.size);
+    }
+}
+
+/// In log order, behind the cursor, and getting somewhere.
+fn check_page(page: &Page, cursor: u64) -> Result<(), ReceiveError> {
+    let mut last = cursor;
+    for item in &page.items {
+        if item.sth_index <= last {
+            return Err(ReceiveError::Page("is out of order"));
+        }
+        last = item.sth_index;
+    }
+    if page.next < last || (page.more && page.next == cursor) {
+        return Err(ReceiveError::Page("does not lead on"));
+    }
+    // Nothing behind the last item was shown, so nothing behind it may be skipped.
+    if page.next > last { Err(ReceiveError::Page("skips what it does not show")) } else { Ok(()) }
+}
+
+fn store(tx: &mut Tx<'_>, from: u64, to: u64, taken: Vec<Taken>) -> Result<bool, VaultError> {
+    if !tx.move_cursor(from, to)? {
+        return Ok(false);
+    }
+    for taken in taken {
+        match taken {
+            Taken::Nothing | Taken::Refused(_) => {}
+            Taken::Message(mut row, handshake) => {
+                if let Some(key) = handshake
+                    && !tx.note_handshake(&key)?
+                {
+                    row.kind = undecryptable(&Unreadable::Replay);
+                    row.text = None;
+                }
+                tx.put_inbox(&row)?;
+            }
+            Taken::Deletion { author, msg_id, envelope } => {
+                tx.wipe_inbox(&Target { author, msg_id: &msg_id, envelope })?;
+                if tx.outbox(&msg_id)?.is_some_and(|row| row.envelope == envelope) {
+                    tx.wipe_outbox(&msg_id)?;
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+async fn take(
+    session: &Session<'_>,
+    item: &Item,
+    head: &HeldHead,
+    now: u64,
+) -> Result<Taken, ReceiveError> {
+    match &item.tombstone {
+        Some(tombstone) => deletion::take(session, item, tombstone, head, now).await,
+        None => message::take(session, item, head, now).await,
+    }
+}
+
+fn inclusion(item: &Item) -> Result<Vec<Hash>, ReceiveError> {
+    let path = item.inclusion.as_deref().and_then(path);
+    path.ok_or(ReceiveError::Page("has an item without a proof"))
+}
+/// What is no fault of the sender ends the run; the message will be there the next time.
+fn unverified(error: PeerError) -> Result<Unreadable, ReceiveError> {
+    match error {
+        PeerError::Trust(error) => Err(error.into()),
+        PeerError::Api(error) => Err(error.into()),
+        PeerError::Vault(error) => Err(error.into()),
+        fault => Ok(Unreadable::Sender(fault)),
+    }
+}
+#[cfg(test)]
+mod tests;

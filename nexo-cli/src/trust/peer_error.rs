@@ -1,0 +1,93 @@
+//! Why an account's keys are not used.
+
+use super::log::TrustError;
+use crate::api::ApiError;
+use crate::e2ee::prekey::PrekeyRefused;
+use crate::e2ee::sigchain::GenesisRefused;
+use crate::vault::VaultError;
+use crate::wire::WireError;
+
+/// Why an account's keys are not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The relay knows no such account.
+    #[error("there is no {0} on this relay")]
+    Unknown(String),
+    /// An account without a chain.
+    #[error("{0} has no native account; messages to it cannot be encrypted")]
+    Plain(String),
+    /// The chain has events of a later version.
+    #[error("the account of {handle} has {events} events; this version reads the first only")]
+    Newer {
+        /// Whose.
+        handle: String,
+        /// How many.
+        events: usize,
+    },
+    /// The relay answered about somebody else, or made an account up.
+    #[error("the relay's answer is about another account than asked for")]
+    OtherAccount,
+    /// The first event is not valid.
+    #[error("the first event of {handle} is refused: {reason}")]
+    Genesis {
+        /// Whose.
+        handle: String,
+        /// Why.
+        reason: GenesisRefused,
+    },
+    /// A field of the answer.
+    #[error("the relay's answer about an account: {0}")]
+    Wire(#[from] WireError),
+    /// The handle was pinned to another account.
+    #[error("{handle} is now another account: {shown}, pinned is {pinned}")]
+    Changed {
+        /// Whose.
+        handle: String,
+        /// Fingerprint of the pin.
+        pinned: String,
+        /// Fingerprint of what the relay shows.
+        shown: String,
+    },
+    /// The account is not the one of `--expect`.
+    #[error("{handle} is {shown}, not the account expected")]
+    NotExpected {
+        /// Whose.
+        handle: String,
+        /// Fingerprint of what the relay shows.
+        shown: String,
+    },
+    /// A device that is in no event of the chain.
+    #[error("the relay shows a device of {0} that is not in its chain")]
+    ForeignDevice(String),
+    /// The X25519 key the relay states is not that of the device's key.
+    #[error("the relay states a wrong key for a device of {0}")]
+    WrongX25519(String),
+    /// The device may not receive (or send), or has expired.
+    #[error("the device of {handle} {what}")]
+    NotCapable {
+        /// Whose.
+        handle: String,
+        /// What it may not.
+        what: &'static str,
+    },
+    /// No prekey in force.
+    #[error("{0} cannot be written to now: no prekey is published")]
+    NoPrekey(String),
+    /// The prekey is not used.
+    #[error("the prekey of {handle} is refused: {reason}")]
+    Prekey {
+        /// Whose.
+        handle: String,
+        /// Why.
+        reason: PrekeyRefused,
+    },
+    /// The log.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The relay.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The local state.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}

@@ -1,0 +1,155 @@
+//! Who may make an account, and how often anybody may ask: registration modes, invites, rate
+//! limits.
+
+use std::process::Command;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::plain::{answer, new_key, public, registration};
+use crate::harness::{Native, Plain, Reply, Server, Snapshot, server_binary};
+
+/// `nexo-server invite`, beside the relay that is serving.
+fn invite(server: &Server, uses: u32) -> String {
+    let mut command = Command::new(server_binary());
+    command.args(["invite", "--uses", &uses.to_string(), "--data-dir"]).arg(server.data());
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let line = String::from_utf8(done.stdout).unwrap();
+    let line = line.strip_suffix('\n').unwrap();
+    assert!(line.starts_with("nxi_") && !line.contains(char::is_whitespace), "{line:?}");
+    line.to_owned()
+}
+
+/// Registers and proves; the refusal of whichever step refuses.
+async fn join(server: &Server, handle: &str, invite: &Value) -> Reply {
+    let (wire, key) = (server.wire(), new_key());
+    let mut request = registration(handle, &key);
+    request["invite"] = invite.clone();
+    let asked = wire.post("/auth/register", &request).await;
+    match asked.status {
+        200 => answer(&wire, &key, &asked.ok()).await,
+        _ => asked,
+    }
+}
+
+#[tokio::test]
+async fn by_invite_each_use_makes_one_account() {
+    let server = Server::setup().args("--registration invite").start();
+    let before = Snapshot::of(&server).await;
+    let twice = invite(&server, 2);
+    for bad in [json!(null), json!(""), json!("nxi_wrong"), json!(format!("{twice}x"))] {
+        let refused = join(&server, "mallory", &bad).await;
+        assert_eq!(refused.problem(403, "registration_closed")["status"], 403, "{bad}");
+    }
+    before.unchanged(&server).await;
+    for handle in ["alice", "bob"] {
+        join(&server, handle, &json!(twice)).await.ok();
+    }
+    join(&server, "carol", &json!(twice)).await.problem(403, "registration_closed");
+    assert_eq!(server.wire().get("/health").await.ok()["users_count"], 2);
+    // A native account spends one as well.
+    let nora = Native::unregistered(&server, "nora", Default::default());
+    let mut request = nora.registration();
+    request["invite"] = invite(&server, 1).into();
+    let asked = server.wire().post("/auth/register", &request).await.ok();
+    answer(&server.wire(), &nora.key, &asked).await.ok();
+}
+
+#[tokio::test]
+async fn an_invite_is_spent_by_the_proof_not_by_the_question() {
+    let server = Server::setup().args("--registration invite").start();
+    let one = json!(invite(&server, 1));
+    let mut request = registration("alice", &new_key());
+    request["invite"] = one.clone();
+    // Asked and never answered, or answered wrongly: still good.
+    let asked = server.wire().post("/auth/register", &request).await.ok();
+    answer(&server.wire(), &new_key(), &asked).await.problem(401, "challenge_invalid");
+    let race = (0..6).map(|n| {
+        let (server, one, handle) = (&server, &one, format!("user{n}"));
+        async move { join(server, &handle, one).await }
+    });
+    let answers = join_all(race).await;
+    let won = answers.iter().filter(|reply| reply.status == 200).count();
+    assert_eq!(won, 1);
+    for lost in answers.iter().filter(|reply| reply.status != 200) {
+        lost.problem(403, "registration_closed");
+    }
+    assert_eq!(server.wire().get("/health").await.ok()["users_count"], 1);
+}
+
+#[tokio::test]
+async fn who_has_an_account_logs_in_without_an_invite() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Server::setup().data(dir.path()).start();
+    let alice = Plain::new(&open, "alice").await;
+    drop(open);
+    let server = Server::setup().data(dir.path()).args("--registration invite").start();
+    let again = Plain::log_in(&server.wire(), "alice", alice.key).await;
+    assert_eq!(again.account, alice.account);
+    // The flag's absence means open, as before.
+    drop(server);
+    let server = Server::setup().data(dir.path()).start();
+    Plain::new(&server, "bob").await;
+}
+
+/// Asks until limited; how many were answered before, and the refusal.
+async fn flood(server: &Server, headers: &[(&str, &str)]) -> (usize, Reply) {
+    let body = json!({"handle": "alice", "ed25519_pub": public(&new_key())}).to_string();
+    for n in 0..400 {
+        let bytes = body.clone().into_bytes();
+        let reply = server.wire().call("POST", "/auth/register", headers, bytes).await;
+        if reply.status != 200 {
+            return (n, reply);
+        }
+    }
+    panic!("400 requests in a row were answered");
+}
+
+#[tokio::test]
+async fn asking_to_log_in_is_limited_by_address() {
+    let server = Server::setup().rate_limits().start();
+    let before = Snapshot::of(&server).await;
+    let (answered, limited) = flood(&server, &[]).await;
+    // A build server with sixty jobs behind one address gets in.
+    assert!(answered >= 120, "{answered}");
+    let problem = limited.problem(429, "rate_limited");
+    let wait: u64 = limited.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait) && problem["retry_after"] == wait, "{limited:?}");
+    for path in ["/auth/verify", "/auth/refresh"] {
+        let body = json!({"device_id": "x", "signature": "", "refresh": ""});
+        server.wire().post(path, &body).await.problem(429, "rate_limited");
+    }
+    // Reading is not.
+    server.wire().get("/checkpoint").await;
+    before.unchanged(&server).await;
+}
+
+#[tokio::test]
+async fn a_header_of_the_clients_own_is_no_way_around_the_limit() {
+    let server = Server::setup().rate_limits().start();
+    flood(&server, &[]).await;
+    for name in ["X-Real-IP", "X-Forwarded-For", "Forwarded", "X-Client-IP", "CF-Connecting-IP"] {
+        let headers = [(name, "192.0.2.7")];
+        let body = registration("alice", &new_key()).to_string().into_bytes();
+        let reply = server.wire().call("POST", "/auth/register", &headers, body).await;
+        assert_eq!(reply.problem(429, "rate_limited")["status"], 429, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_limit_is_the_clients() {
+    let server = Server::setup().rate_limits().args("--client-ip-header X-Nexo-Client").start();
+    let from = async |address: &str| {
+        let headers = [("X-Nexo-Client", address)];
+        let body = registration("alice", &new_key()).to_string().into_bytes();
+        server.wire().call("POST", "/auth/register", &headers, body).await
+    };
+    flood(&server, &[("X-Nexo-Client", "192.0.2.7")]).await;
+    from("192.0.2.7").await.problem(429, "rate_limited");
+    from("192.0.2.8").await.ok();
+    // All of a subscriber's IPv6 network is one client.
+    flood(&server, &[("X-Nexo-Client", "2001:db8:1:2::1")]).await;
+    from("2001:db8:1:2:ffff::9").await.problem(429, "rate_limited");
+    from("2001:db8:1:3::1").await.ok();
+}

@@ -1,0 +1,287 @@
+//! A `nexo-server` process: started, waited for, killed, started again.
+//!
+//! Ready is when the first line of stdout says so. stderr goes to a file, where tests search it.
+//! The process dies with its [`Server`].
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::{DEADLINE, Wire, server_binary};
+
+/// Variables of the environment that would change what the server does.
+const CLEARED: [&str; 16] = [
+    "ACCESS_TTL_MIN",
+    "DB_URL",
+    "JWT_ISSUER",
+    "JWT_SECRET",
+    "JWT_SECRET_FILE",
+    "NEXO_CLIENT_IP_HEADER",
+    "NEXO_CORS_ORIGIN",
+    "NEXO_GRACE",
+    "NEXO_LOG",
+    "NEXO_ORIGIN",
+    "NEXO_PUBLIC_URL",
+    "NEXO_RATE_LIMIT",
+    "NEXO_REGISTRATION",
+    "NEXO_REQUIRE_DPOP",
+    "REFRESH_TTL_DAYS",
+    "RUST_LOG",
+];
+
+/// How a server is to be started.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    data: Option<PathBuf>,
+    rate_limits: bool,
+}
+
+impl Setup {
+    /// Adds arguments, separated by spaces.
+    pub(crate) fn args(mut self, line: &str) -> Self {
+        self.args.extend(line.split(' ').map(str::to_owned));
+        self
+    }
+
+    /// Sets a variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Uses a data directory that outlives the server.
+    pub(crate) fn data(mut self, path: &Path) -> Self {
+        self.data = Some(path.to_owned());
+        self
+    }
+
+    /// Leaves rate limits on, as they are by default.
+    pub(crate) fn rate_limits(mut self) -> Self {
+        self.rate_limits = true;
+        self
+    }
+
+    /// Starts the server.
+    pub(crate) fn start(self) -> Server {
+        self.try_start().unwrap_or_else(|refusal| panic!("the server did not start: {refusal:?}"))
+    }
+
+    /// Starts the server, which may refuse to.
+    pub(crate) fn try_start(self) -> Result<Server, NotStarted> {
+        let temp = TempDir::new().unwrap();
+        let data = self.data.clone().unwrap_or_else(|| temp.path().join("data"));
+        let log = temp.path().join("stderr");
+        let process = Process::spawn(&self, &data, "127.0.0.1:0", &log)?;
+        Ok(Server { setup: self, temp, data, process, http: client() })
+    }
+}
+
+/// A server that ended before it was ready.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    /// Its exit code, unless a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it said.
+    pub(crate) stderr: String,
+}
+
+/// A running server.
+pub(crate) struct Server {
+    setup: Setup,
+    temp: TempDir,
+    data: PathBuf,
+    process: Process,
+    http: reqwest::Client,
+}
+
+impl Server {
+    /// A server with a fresh data directory and no rate limits.
+    pub(crate) fn start() -> Self {
+        Setup::default().start()
+    }
+
+    /// To be configured and started.
+    pub(crate) fn setup() -> Setup {
+        Setup::default()
+    }
+
+    /// `http://127.0.0.1:<port>`, the same after a restart.
+    pub(crate) fn url(&self) -> &str {
+        &self.process.url
+    }
+
+    /// `127.0.0.1:<port>`.
+    pub(crate) fn address(&self) -> &str {
+        &self.process.url["http://".len()..]
+    }
+
+    /// The relay's name in every signature, as it announced it.
+    pub(crate) fn origin(&self) -> &str {
+        &self.process.origin
+    }
+
+    /// The log's verifier key, as it announced it.
+    pub(crate) fn vkey(&self) -> &str {
+        &self.process.vkey
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// A place for files of the test, gone with the server.
+    pub(crate) fn temp(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// Everything it said on stderr, over all its starts.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(self.temp.path().join("stderr")).unwrap()
+    }
+
+    /// Fails if it panicked or had an error of its own.
+    pub(crate) fn sound(&self) {
+        let stderr = self.stderr();
+        let trouble = |line: &&str| line.contains("panicked") || line.contains("error_id");
+        assert_eq!(stderr.lines().find(trouble), None);
+    }
+
+    /// Requests without a token.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::new(self.http.clone(), self.url())
+    }
+
+    /// Ends it at once, as a power cut would (SIGKILL).
+    pub(crate) fn kill9(&mut self) {
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let id = self.process.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        // The output ends with the process; waiting for that is waiting with a deadline.
+        loop {
+            match self.process.output.recv_timeout(DEADLINE) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.process.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end when asked to"),
+            }
+        }
+    }
+
+    /// Starts it again on the same data directory and address, after it was ended.
+    pub(crate) fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|refusal| panic!("it did not come back: {refusal:?}"));
+    }
+
+    /// As [`Server::restart`], where it may refuse to.
+    pub(crate) fn try_restart(&mut self) -> Result<(), NotStarted> {
+        assert!(self.process.child.try_wait().unwrap().is_some(), "it is still running");
+        let log = self.temp.path().join("stderr");
+        self.process = Process::spawn(&self.setup, &self.data, self.address(), &log)?;
+        // Connections to the process before are of no use.
+        self.http = client();
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let stderr = self.stderr();
+            let tail = stderr.len().saturating_sub(4000);
+            let tail = stderr.get(tail..).unwrap_or_default();
+            eprintln!("--- nexo-server {} said:\n{tail}---", self.url());
+        }
+    }
+}
+
+/// A process that was ready once. Killed when dropped.
+struct Process {
+    child: Child,
+    url: String,
+    origin: String,
+    vkey: String,
+    /// Further lines; ends with the process.
+    output: Receiver<String>,
+}
+
+impl Process {
+    fn spawn(setup: &Setup, data: &Path, listen: &str, log: &Path) -> Result<Self, NotStarted> {
+        let mut command = Command::new(server_binary());
+        for name in CLEARED {
+            command.env_remove(name);
+        }
+        let stderr = File::options().create(true).append(true).open(log).unwrap();
+        // Sockets of tests are dropped, not closed; nobody waits for them at shutdown.
+        command.args(["--listen", listen, "--grace", "1", "--data-dir"]).arg(data);
+        if !setup.rate_limits {
+            command.args(["--rate-limit", "off"]);
+        }
+        command.args(&setup.args).envs(setup.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (lines, output) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Read on even if nobody listens: a full pipe would stop the server.
+                let _ = lines.send(line);
+            }
+        });
+        let [url, origin, vkey] = [const { String::new() }; 3];
+        let mut process = Self { child, url, origin, vkey, output };
+        if process.announced() {
+            return Ok(process);
+        }
+        let code = process.child.wait().unwrap().code();
+        let stderr = std::fs::read_to_string(log).unwrap();
+        Err(NotStarted { code, stderr })
+    }
+
+    /// Reads the first three lines; `false` if the output ends before.
+    fn announced(&mut self) -> bool {
+        let end = Instant::now() + DEADLINE;
+        let words = [
+            ("nexo-server listening on ", &mut self.url),
+            ("origin  ", &mut self.origin),
+            ("vkey    ", &mut self.vkey),
+        ];
+        for (start, word) in words {
+            let line = match self.output.recv_timeout(end.duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => panic!("the server says nothing"),
+            };
+            let said = line.strip_prefix(start);
+            *word = said.unwrap_or_else(|| panic!("expected {start:?}: {line:?}")).to_owned();
+        }
+        true
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself, and then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client() -> reqwest::Client {
+    static PROVIDER: std::sync::Once = std::sync::Once::new();
+    PROVIDER.call_once(|| {
+        rustls::crypto::ring::default_provider().install_default().unwrap();
+    });
+    reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap()
+}

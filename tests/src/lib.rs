@@ -1,1 +1,0 @@
-//! Door plate to come.
