@@ -23,8 +23,13 @@ pub const MAX_PAGE: u32 = 1000;
 
 /// Seconds a login challenge lives.
 pub const CHALLENGE_TTL: u64 = 300;
-/// Live challenges one device may have; more replace the oldest.
-pub const MAX_CHALLENGES: usize = 8;
+/// Live challenges one device may have; more replace the oldest. So many that a device may
+/// log in from as many processes at once.
+pub const MAX_CHALLENGES: usize = 32;
+
+/// Largest register request, bytes: a genesis event with its signatures is under 1 KiB, and the
+/// request is kept until its challenge is answered or expires.
+pub const MAX_REGISTER: usize = 8 * 1024;
 
 /// One-time prekeys the relay keeps for a device (e2ee 2.2).
 pub const MAX_ONE_TIME_PREKEYS: usize = 200;

@@ -8,7 +8,7 @@ use nexo_schema::bytes::from_base64;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{Challenge, RefreshRequest, RegisterRequest, Tokens, VerifyRequest};
 use nexo_schema::ids::DeviceId;
-use nexo_schema::limits::CHALLENGE_TTL;
+use nexo_schema::limits::{CHALLENGE_TTL, MAX_REGISTER};
 use rocket::serde::json::Json;
 use rocket::{State, post};
 
@@ -16,6 +16,7 @@ use super::body::Body;
 use super::guard::{Proof, Stranger};
 use crate::App;
 use crate::auth::challenge;
+use crate::auth::keys::DeviceKey;
 use crate::auth::proposal::Proposal;
 use crate::auth::token;
 use crate::config::Registration as Mode;
@@ -31,6 +32,10 @@ pub(super) async fn register(
     _stranger: Stranger,
     app: &State<App>,
 ) -> Result<Json<Challenge>, ApiError> {
+    if body.bytes.len() > MAX_REGISTER {
+        let detail = format!("a register request is at most {MAX_REGISTER} bytes long");
+        return Err(ApiError::new(ErrorCode::TooLarge, detail));
+    }
     let now = app.clock.seconds();
     let mut proposal = Proposal::read(&app.origin, &body.value)?;
     let (handle, wanted) = (proposal.handle.clone(), proposal.device.clone());
@@ -170,9 +175,10 @@ fn answered(
         let Ok(request) = serde_json::from_slice::<RegisterRequest>(&challenge.request) else {
             continue;
         };
-        let proposal = Proposal::read(&app.origin, &request)?;
-        if proposal.key.verify(challenge.nonce.as_bytes(), signature) {
-            return Ok((proposal, challenge.nonce.clone()));
+        // The signature first: it costs one key, a native proposal costs four.
+        let key = from_base64(&request.ed25519_pub).ok().and_then(|b| DeviceKey::parse(&b).ok());
+        if key.is_some_and(|key| key.verify(challenge.nonce.as_bytes(), signature)) {
+            return Ok((Proposal::read(&app.origin, &request)?, challenge.nonce.clone()));
         }
     }
     Err(ApiError::new(ErrorCode::ChallengeInvalid, "no live challenge has this answer"))
