@@ -28,14 +28,15 @@ pub(crate) fn start(env: Env<'_>) {
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
-/// `rocket::server` logs requests, matching and outcomes; lines under a target that ends in
+/// `rocket::server` logs requests, matching and outcomes, `tungstenite` frames; lines under a target that ends in
 /// `::_` are what Rocket's macros add to our handlers: failed guards, with what was sent.
 fn quotes_no_request(line: &Metadata<'_>) -> bool {
     is_quiet(line.target())
 }
 
 fn is_quiet(target: &str) -> bool {
-    !target.starts_with("rocket::server") && !target.ends_with("::_")
+    let quotes = ["rocket::server", "tungstenite"].iter().any(|t| target.starts_with(t));
+    !quotes && !target.ends_with("::_")
 }
 
 #[cfg(test)]
@@ -44,7 +45,12 @@ mod tests {
 
     #[test]
     fn lines_that_quote_requests_are_dropped() {
-        for target in ["rocket::server", "rocket::server::_", "nexo_server::http::accounts::_"] {
+        for target in [
+            "rocket::server",
+            "rocket::server::_",
+            "nexo_server::http::accounts::_",
+            "tungstenite::protocol::frame",
+        ] {
             assert!(!is_quiet(target), "{target}");
         }
         for target in ["nexo_server::http::accounts", "rocket::rocket", "hyper"] {

@@ -47,6 +47,7 @@ pub(super) async fn run(context: &Context, args: &Delete) -> Result<(), CliError
 /// Has the deletion logged. One that was made before keeps the entry of then, over a signature
 /// with another time; that one's bytes are not here, so there is nothing to verify.
 async fn delete(session: &Session<'_>, row: &OutboxRow) -> Result<(Option<u64>, bool), CliError> {
+    session.trust.one_history()?;
     let identity = &session.profile.identity;
     let corrupt = || CliError::NoMessage(row.msg_id.to_string());
     let tombstone = Tombstone {

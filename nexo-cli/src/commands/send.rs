@@ -110,7 +110,7 @@ async fn resume(
     show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)
 }
 
-/// The recipient. Whoever gave a handle of their own gets themselves, or an alarm.
+/// The recipient, at a relay that may be told something. Whoever gave a handle of their own gets themselves, or an alarm.
 async fn recipient(
     session: &Session<'_>,
     handle: &Handle,
@@ -118,6 +118,7 @@ async fn recipient(
     now: u64,
 ) -> Result<Recipient, CliError> {
     let (trust, member) = (&session.trust, &session.member);
+    trust.one_history()?;
     let identity = &session.profile.identity;
     let own = (*handle == identity.handle).then_some(identity.account);
     let expect = letter.expect.or(own);

@@ -177,6 +177,18 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         if age > MAX_AGE { Err(TrustError::Stale { age }) } else { Ok(head) }
     }
 
+    /// Whether this log ever showed two histories. Whoever is about to tell the relay something
+    /// asks first: to a relay that was caught, nothing is sent.
+    ///
+    /// # Errors
+    /// [`TrustError::Unresolved`] if it did.
+    pub fn one_history(&self) -> Result<(), TrustError> {
+        if self.vault.read(|tx| tx.has_split_view())? {
+            return Err(TrustError::Unresolved);
+        }
+        Ok(())
+    }
+
     /// Verifies a head against the pinned key and against the newest head held, and keeps it if
     /// it is newer. `proof` is the consistency proof that came along, and the size it is from.
     ///
@@ -188,9 +200,7 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         proof: Option<(u64, Vec<Hash>)>,
         now: u64,
     ) -> Result<HeldHead, TrustError> {
-        if self.vault.read(|tx| tx.has_split_view())? {
-            return Err(TrustError::Unresolved);
-        }
+        self.one_history()?;
         let head = self.open(note).await?;
         // Another process may adopt a head between our look and our write; then ours is compared
         // with that one. Heads only grow, so this ends.

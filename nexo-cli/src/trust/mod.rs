@@ -8,9 +8,9 @@
 //!
 //! | file | judges |
 //! |---|---|
-//! | [`log`] | heads: signature, consistency, freshness, inclusion |
-//! | [`account`] | accounts: chain, log entry, pins, prekeys |
-//! | [`receipt`] | that a message of ours is in the log |
+//! | `log` | heads: signature, consistency, freshness, inclusion |
+//! | `account` | accounts: chain, log entry, pins, prekeys |
+//! | `receipt` | that a message of ours is in the log |
 
 mod account;
 mod log;

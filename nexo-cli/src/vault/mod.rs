@@ -11,12 +11,12 @@
 //!
 //! | file | tables |
 //! |---|---|
-//! | [`identity`] | identity, server_pin |
-//! | [`peers`] | peers |
-//! | [`heads`] | heads, split_views |
-//! | [`prekeys`] | prekeys, replays |
-//! | [`outbox`] | outbox, and the send counters of meta |
-//! | [`inbox`] | inbox, and the cursor of meta |
+//! | `identity` | identity, server_pin |
+//! | `peers` | peers |
+//! | `heads` | heads, split_views |
+//! | `prekeys` | prekeys, replays |
+//! | `outbox` | outbox, and the send counters of meta |
+//! | `inbox` | inbox, and the cursor of meta |
 
 mod heads;
 mod identity;

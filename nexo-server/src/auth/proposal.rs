@@ -34,6 +34,15 @@ pub struct Proposal {
     entry: Vec<u8>,
 }
 
+/// What the answer to a challenge proves: this key, for this handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Ed25519.
+    pub key: Hash,
+    /// The handle of the request.
+    pub handle: Handle,
+}
+
 enum Kind {
     Plain,
     Native { genesis: SignedGenesis, caps: u16, not_after: u64 },
@@ -56,6 +65,12 @@ impl Proposal {
             Some(event) => base.native(request.device_id.as_deref(), event),
             None => base.plain(request.device_id.as_deref()),
         }
+    }
+
+    /// What is proved once the challenge is answered.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        Claim { key: *self.key.as_bytes(), handle: self.handle.clone() }
     }
 
     /// The item that makes the account, once the challenge `nonce` was answered.

@@ -17,7 +17,7 @@ use super::guard::{Proof, Stranger};
 use crate::App;
 use crate::auth::challenge;
 use crate::auth::keys::DeviceKey;
-use crate::auth::proposal::Proposal;
+use crate::auth::proposal::{Claim, Proposal};
 use crate::auth::token;
 use crate::config::Registration as Mode;
 use crate::error::ApiError;
@@ -78,7 +78,7 @@ pub(super) async fn verify(
     let (proposal, nonce) = answered(app, &pending, &signature)?;
     let jkt = proof.bound_to(&proposal.key)?;
     let device = match known {
-        Some(known) => log_in(app, known, nonce, now).await?,
+        Some(known) => log_in(app, &proposal.claim(), known, nonce, now).await?,
         None => create(app, proposal, device, nonce).await?,
     };
     issue(app, device, jkt, now).await
@@ -184,7 +184,19 @@ fn answered(
     Err(ApiError::new(ErrorCode::ChallengeInvalid, "no live challenge has this answer"))
 }
 
-async fn log_in(app: &App, device: Device, nonce: String, now: u64) -> Result<Device, ApiError> {
+/// The answer to a challenge proves a key, and the request it was given for names a handle. Both
+/// must be those of the device that is logged in: its id may have become another's since the
+/// challenge was given, and the id alone proves nothing.
+async fn log_in(
+    app: &App,
+    claim: &Claim,
+    device: Device,
+    nonce: String,
+    now: u64,
+) -> Result<Device, ApiError> {
+    if device.key != claim.key || device.handle != claim.handle {
+        return Err(another_device());
+    }
     let taken = app.store.write(move |conn| take_challenge(conn, &nonce, now)).await?;
     if !taken {
         return Err(ApiError::new(ErrorCode::ChallengeInvalid, "the challenge was used"));
@@ -204,14 +216,21 @@ async fn create(
 ) -> Result<Device, ApiError> {
     open_to(app.config.registration, proposal.invite.is_some())?;
     let by_invite = app.config.registration == Mode::Invite;
+    let claim = proposal.claim();
     let item = proposal.into_registration(device.clone(), nonce.clone(), by_invite);
     let placed = app.submit(Item::Register(item)).await?;
     let made = app.store.read(move |conn| device_by_id(conn, &device)).await?;
-    let made = made.ok_or_else(|| ApiError::internal("a registered device has no row"))?;
-    match placed.known {
-        true => log_in(app, made, nonce, app.clock.seconds()).await,
-        false => Ok(made),
+    match made {
+        Some(made) if placed.known => log_in(app, &claim, made, nonce, app.clock.seconds()).await,
+        Some(made) => Ok(made),
+        // The account was made meanwhile, with its key under another device id.
+        None if placed.known => Err(another_device()),
+        None => Err(ApiError::internal("a registered device has no row")),
     }
+}
+
+fn another_device() -> ApiError {
+    ApiError::new(ErrorCode::DeviceTaken, "the device id belongs to another account or key")
 }
 
 async fn issue(

@@ -44,6 +44,10 @@ async fn read<T: DeserializeOwned>(data: Data<'_>) -> Result<Body<T>, ApiError> 
         return Err(ApiError::new(ErrorCode::TooLarge, detail));
     }
     let bytes = bytes.into_inner();
+    // A derived reader would also take the fields as an array, without their names.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::new(ErrorCode::BadRequest, "the body: expected a JSON object"));
+    }
     let value = serde_json::from_slice(&bytes)
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("the body: {e}")))?;
     Ok(Body { bytes, value })

@@ -295,7 +295,7 @@ fn whole_seconds(rows: &mut Vec<StoredItem>) {
 }
 
 /// A non-negative number in a query, within what positions and times can be.
-pub(super) fn number(name: &str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
+pub(crate) fn number(name: &str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
     let read = |text: &str| {
         let number = text.parse().ok().filter(|&n| n <= i64::MAX as u64);
         number.ok_or_else(|| {

@@ -14,7 +14,7 @@ mod body;
 mod conversations;
 mod health;
 mod log;
-mod messages;
+pub(crate) mod messages;
 mod openapi;
 mod prekeys;
 

@@ -11,7 +11,7 @@ mod socket;
 use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::ids::{AccountId, ConvId};
+use nexo_schema::ids::{AccountId, ConvId, IdError};
 use nexo_schema::limits::MAX_BODY;
 use nexo_schema::ws::{CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
 use rocket::request::{FromRequest, Outcome};
@@ -26,6 +26,7 @@ use socket::Socket;
 use crate::App;
 use crate::error::ApiError;
 use crate::http::guard::{bearer, check_binding, device_of};
+use crate::http::messages::number;
 use crate::store::{Device, is_participant};
 
 /// Bytes a socket may hold unsent before the relay waits for its reader.
@@ -80,7 +81,9 @@ pub fn connect(
         ..Config::default()
     };
     let app = app.inner().clone();
-    let wish = (conv_id.map(ConvId::parse).transpose(), after.map(str::parse::<u64>).transpose());
+    let newest = app.log.head().size;
+    let after = number("after", after).map(|after| after.unwrap_or(newest));
+    let wish = (conv_id.map(ConvId::parse).transpose(), after);
     ws.config(config).channel(move |stream| {
         Box::pin(async move {
             serve(app, knock.0, wish, stream, shutdown).await;
@@ -89,12 +92,13 @@ pub fn connect(
     })
 }
 
-type Wish<C, A> = (Result<Option<ConvId>, C>, Result<Option<u64>, A>);
+/// The conversation, if one was named, and the position to go on from.
+type Wish = (Result<Option<ConvId>, IdError>, Result<u64, ApiError>);
 
-async fn serve<C, A>(
+async fn serve(
     app: App,
     knock: Result<Device, ApiError>,
-    wish: Wish<C, A>,
+    wish: Wish,
     mut stream: DuplexStream,
     shutdown: Shutdown,
 ) {

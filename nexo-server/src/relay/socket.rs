@@ -10,6 +10,7 @@ use rocket::tokio::select;
 use rocket::tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use rocket_ws::Message;
 use rocket_ws::frame::CloseCode;
+use rocket_ws::result::Error;
 use rocket_ws::stream::DuplexStream;
 
 use super::frames::{Frame, bell, nack, read};
@@ -48,14 +49,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Takes its seat first and the cursor second: what is committed in between rings.
-    pub(super) fn new(app: App, device: Device, conv: Option<ConvId>, after: Option<u64>) -> Self {
+    /// The cursor was taken before the upgrade, and what has been committed since is read when
+    /// the seat is taken: whatever is sent once the client sees the socket open comes through.
+    pub(super) fn new(app: App, device: Device, conv: Option<ConvId>, cursor: u64) -> Self {
         let topic = match conv {
             Some(conv) => Topic::Conversation(conv),
             None => Topic::Account(device.account),
         };
         let seat = app.rooms.enter(topic);
-        let cursor = after.unwrap_or_else(|| app.log.head().size);
         Self { app, device, conv, cursor, seat }
     }
 
@@ -109,7 +110,7 @@ impl Socket {
     /// An item to submit, if the frame holds one.
     async fn receive(
         &mut self,
-        frame: Option<Result<Message, rocket_ws::result::Error>>,
+        frame: Option<Result<Message, Error>>,
         stream: &mut DuplexStream,
     ) -> Result<Option<(MsgId, Box<crate::store::Item>)>, End> {
         let text = match frame {
@@ -118,8 +119,14 @@ impl Socket {
             Some(Ok(Message::Binary(_))) => {
                 return Err(End::Close(CloseCode::Unsupported, "frames are JSON text"));
             }
-            Some(Err(rocket_ws::result::Error::Capacity(_))) => {
+            Some(Err(Error::Capacity(_))) => {
                 return Err(End::Close(CloseCode::Size, "the frame is too long"));
+            }
+            Some(Err(Error::Utf8)) => {
+                return Err(End::Close(CloseCode::Invalid, "the text is not UTF-8"));
+            }
+            Some(Err(Error::Protocol(_))) => {
+                return Err(End::Close(CloseCode::Protocol, "not a valid frame"));
             }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
         };
