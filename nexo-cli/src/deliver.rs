@@ -359,7 +359,7 @@ async fn reseal(
             let (conversation, text) = (row.conversation, letter.text);
             let sealed = seal(profile, tx, &to, conversation, id, text, &counters, now)?;
             let request = request(conversation, &row.msg_id, &sealed, row.dseq)?;
-            tx.reseal_outbox(&row.msg_id, sealed.envelope, &request)?;
+            tx.reseal_outbox(&row.msg_id, row.envelope, sealed.envelope, &request)?;
             let row = tx.outbox(&row.msg_id)?;
             row.ok_or(DeliverError::Vault(VaultError::Corrupt { table: "outbox", what: "a row" }))
         })

@@ -232,16 +232,3 @@ pub fn parsed_pin(stored: &StoredPin) -> Result<ServerPin, ProfileError> {
         time_key: stored.time_vkey.as_deref().map(TimeKey::parse).transpose()?,
     })
 }
-
-impl Session<'_> {
-    /// The relay's clock, from the newest head held; fetched if there is none.
-    ///
-    /// # Errors
-    /// [`crate::trust::TrustError`].
-    pub async fn relay_time(&self, now: u64) -> Result<u64, crate::trust::TrustError> {
-        if self.profile.vault.read(|tx| tx.newest_head())?.is_none() {
-            self.trust.fetch_head(now).await?;
-        }
-        self.trust.relay_time()
-    }
-}

@@ -76,7 +76,9 @@ pub async fn tend(session: &Session<'_>, now: u64, at_once: bool) -> Result<(), 
 async fn tend_once(session: &Session<'_>, now: u64) -> Result<(), UpkeepError> {
     let vault = &session.profile.vault;
     let stock = session.member.prekeys().await?;
-    let relay_time = session.relay_time(now).await?;
+    // Fetched: a device that was away holds a head of weeks ago, and would publish a prekey that
+    // has expired.
+    let relay_time = session.trust.fetch_head(now).await?.time;
     let plan = vault.write(|tx| Plan::make(tx, &stock, now, relay_time)).await?;
     if plan.is_needed() {
         session.member.publish(&plan.upload(session)?).await?;
@@ -111,7 +113,7 @@ impl Plan {
         relay_time: u64,
     ) -> Result<Self, UpkeepError> {
         let fallback = match tx.active_fallback()? {
-            Some(active) if is_recent(&active, now) => {
+            Some(active) if is_recent(&active, now, relay_time) => {
                 let not_before = active.not_before.unwrap_or(relay_time);
                 let secret = fallback_secret(&active);
                 let there = stock.fallback.as_ref() == Some(&reference(&secret.public()));
@@ -162,8 +164,10 @@ impl Plan {
 }
 
 /// A clock that went back does not make a prekey young for ever.
-fn is_recent(prekey: &StoredPrekey, now: u64) -> bool {
-    prekey.created_at <= now && now - prekey.created_at < ROTATE_AFTER
+/// By both clocks: this machine's, and the one that its validity was counted by.
+fn is_recent(prekey: &StoredPrekey, now: u64, relay_time: u64) -> bool {
+    let begun = prekey.not_before.is_none_or(|t| relay_time < t.saturating_add(ROTATE_AFTER));
+    begun && prekey.created_at <= now && now - prekey.created_at < ROTATE_AFTER
 }
 
 fn new_fallback(

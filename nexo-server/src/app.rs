@@ -13,12 +13,15 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::http::limits::Limits;
-use crate::log::{Denied, Log, SubmitError};
+use crate::log::{Denied, Log, SubmitError, Ticket};
 use crate::relay::Rooms;
-use crate::store::{Item, Refusal, SqlLedger, Store, StoreError};
+use crate::store::{Item, Placed, Refusal, SqlLedger, Store, StoreError};
 
 /// Seconds after which a client whose request found the relay busy may come back.
 const RETRY_AFTER: u64 = 1;
+
+/// An item on its way into the log.
+pub type Waiting = Ticket<Placed, Refusal>;
 
 /// The relay's parts. Cheap to clone.
 #[derive(Clone)]
@@ -60,10 +63,25 @@ impl App {
     /// # Errors
     /// [`ApiError`]: the refusal in the wire's words, or unavailable.
     pub async fn submit(&self, item: Item) -> Result<LogReceipt, ApiError> {
-        let ticket = self.log.submit(item).map_err(|e| match e {
+        Self::settled(self.enqueue(item)?).await
+    }
+
+    /// Hands an item to the log; from here on it may enter it, whoever still waits.
+    ///
+    /// # Errors
+    /// [`ApiError`]: the queue is full or closed, and nothing happened.
+    pub fn enqueue(&self, item: Item) -> Result<Waiting, ApiError> {
+        self.log.submit(item).map_err(|e| match e {
             SubmitError::Full | SubmitError::Closed => unavailable(e.to_string()),
-        })?;
-        ticket.receipt().await.map_err(|denied| match denied {
+        })
+    }
+
+    /// Waits for what became of an item.
+    ///
+    /// # Errors
+    /// As [`App::submit`].
+    pub async fn settled(waiting: Waiting) -> Result<LogReceipt, ApiError> {
+        waiting.receipt().await.map_err(|denied| match denied {
             Denied::Refused(refusal) => refusal.into(),
             Denied::NotCommitted | Denied::OutcomeUnknown => unavailable(denied.to_string()),
         })

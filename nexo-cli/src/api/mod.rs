@@ -47,6 +47,10 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// A relay that asks for more patience than this is taken to have said no.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// Longest wait for the next bytes of an answer: a follower without a deadline must not hang on
+/// a connection that is half gone.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+
 /// One connection pool to one relay.
 pub struct Relay {
     http: Client,
@@ -93,6 +97,7 @@ impl Relay {
             .tls_backend_preconfigured(ClientConfig::clone(&tls))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(10))
+            .read_timeout(LONGEST_SILENCE)
             .user_agent(concat!("nexo-cli/", env!("CARGO_PKG_VERSION")));
         if url.is_loopback() {
             // A proxy of the environment would carry tokens off this machine in plain text.

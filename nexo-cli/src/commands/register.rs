@@ -225,17 +225,22 @@ async fn stateless(
     let identity = new_identity(&pin.origin, handle, capabilities, &recovery)?;
     let line = identity.to_text(&pin);
     let to_stdout = out == Path::new("-");
+    // Before the relay hears of it: a registered handle whose key was lost is lost. Whether it
+    // was registered is said by the exit code.
     if !to_stdout {
-        // Before the relay hears of it: a registered handle whose key was lost is lost.
         write_new_private(out, format!("{}\n", *line).as_bytes())?;
         write_new_private(&beside(out), recovery_text(&seed).as_bytes())?;
+    }
+    if to_stdout {
+        context.printer.say("this identity has no recovery key; with --identity-out FILE it has");
+        context.printer.secret(&line)?;
+        context.printer.flush()?;
     }
     let profile = Profile::in_memory(identity, pin).await?;
     let session = profile.session(&relay, invite);
     let index = enter(&session).await?;
     if to_stdout {
-        context.printer.say("this identity has no recovery key; with --identity-out FILE it has");
-        return Ok(context.printer.secret(&line)?);
+        return Ok(());
     }
     context.printer.say(&format!(
         "the recovery key is in {}: move it off this machine",

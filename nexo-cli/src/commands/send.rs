@@ -101,12 +101,16 @@ async fn resume(
     let row = profile.vault.read(|tx| tx.outbox(&id))?;
     let row = row.filter(|row| row.peer_handle == *handle).ok_or_else(absent)?;
     let text = row.text.clone().ok_or(DeliverError::Deleted)?;
-    // The message was sealed for this account, whoever has the handle by now.
-    let letter = Letter { text: &text, key: None, expect: Some(row.peer) };
+    let letter = Letter { text: &text, key: None, expect: None };
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
     let now = clock::seconds();
     let to = recipient(&session, handle, &letter, now).await?;
+    // The message was sealed for one account; if the handle is pinned to another by now, that
+    // was somebody's decision, and going on with the old one must not undo it.
+    if to.account.id != row.peer {
+        return Err(DeliverError::Conversation.into());
+    }
     show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)
 }
 
@@ -143,7 +147,7 @@ fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(),
     let index = match sth_index {
         Some(index) => index.to_string(),
         None => {
-            context.printer.say(
+            context.printer.warn(
                 "the relay had a message under this key already; without state its receipt \
                  cannot be verified again",
             );

@@ -19,6 +19,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lock::{Held, LockError, StateLock};
 use mounts::refuse_network_fs;
@@ -135,15 +136,33 @@ impl Home {
 /// # Errors
 /// [`HomeError::Exists`], or that the file system refused.
 pub fn write_new_private(path: &Path, content: &[u8]) -> Result<(), HomeError> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = opened.map_err(|e| match e.kind() {
+    if path.symlink_metadata().is_ok() {
+        return Err(HomeError::Exists(path.to_owned()));
+    }
+    let draft = draft_of(path);
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(&draft).map_err(|e| io(&draft, e))?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    // A link is made only where there is nothing: another process sees the whole file or none.
+    let placed = written.and_then(|()| std::fs::hard_link(&draft, path));
+    let _ = std::fs::remove_file(&draft);
+    placed.map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => HomeError::Exists(path.to_owned()),
         _ => io(path, e),
     })?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(|e| io(path, e))?;
     // The name is durable only with its directory.
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| io(parent, e))
+}
+
+/// A name beside `path` that no other process or thread takes.
+fn draft_of(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.draft", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Refuses a file or directory with any permission for group or others.

@@ -46,6 +46,9 @@ pub(super) async fn take(
     let verified: Result<_, TombstoneRefused> =
         Tombstone::verify(session.trust.origin(), &statement, &sig, &key);
     match verified {
+        Ok(signed) if signed.conversation != wire::conversation(item.conv_id) => {
+            refused("it was signed for another conversation".to_owned())
+        }
         Ok(signed) => Ok(Taken::Deletion {
             author: signed.account,
             msg_id: wire::message_out(signed.target),

@@ -49,6 +49,7 @@ pub(super) enum Unreadable {
     #[error("its id is not that of a native message")]
     Id,
 }
+
 /// Judges one message of a page.
 pub(super) async fn take(
     session: &Session<'_>,
@@ -61,6 +62,10 @@ pub(super) async fn take(
         return Ok(Taken::Nothing);
     }
     let Some(native) = &item.native else {
+        if item.sender_device.native_bytes().is_some() {
+            // Taken as plain it would need no proof, and stand in the way of the real one.
+            return Err(ReceiveError::Page("shows a native message as a plain one"));
+        }
         let row = row(item, now, undecryptable(&Unreadable::Plain));
         return Ok(Taken::Message(Box::new(row), None));
     };
@@ -69,7 +74,14 @@ pub(super) async fn take(
         return Ok(Taken::Message(Box::new(row), None));
     };
     sealed.included(session, item, head)?;
-    if native.packet.is_none() || already_here(session, item)? {
+    if native.packet.is_none() {
+        let mine = wire::device_out(session.profile.identity.device_id());
+        if native.packet_hashes.contains_key(&mine) {
+            return Err(ReceiveError::Page("withholds this device's packet of a logged message"));
+        }
+        return Ok(Taken::Nothing);
+    }
+    if already_here(session, item)? {
         return Ok(Taken::Nothing);
     }
     let account = wire::account(native.sender_account);

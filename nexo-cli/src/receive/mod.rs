@@ -61,7 +61,7 @@ pub async fn sync(
     warn: &dyn Fn(&str),
     progress: &dyn Fn(u64, u64),
 ) -> Result<(), ReceiveError> {
-    let vault = &session.profile.vault;
+    let (vault, own) = (&session.profile.vault, session.profile.identity.account);
     loop {
         let cursor = vault.read(|tx| tx.cursor())?;
         let held = session.trust.held_size()?;
@@ -70,6 +70,10 @@ pub async fn sync(
         let note = page.head.as_deref().ok_or(ReceiveError::Page("has no head"))?;
         let proof = page.consistency.as_deref().and_then(path).map(|path| (held, path));
         let head = session.trust.accept_fresh(note.as_bytes(), proof, now).await?;
+        // Some items have no proof of their own; none may lead the cursor out of the log.
+        if page.items.last().is_some_and(|item| item.sth_index > head.size) {
+            return Err(ReceiveError::Page("shows what its head does not hold"));
+        }
         let mut taken = Vec::with_capacity(page.items.len());
         for item in &page.items {
             taken.push(take(session, item, &head, now).await?);
@@ -81,7 +85,7 @@ pub async fn sync(
         }
         // One transaction: rows, handshakes seen, deletions, cursor. A crash before it repeats
         // the page; another process that was faster makes this one start over.
-        let moved = vault.write(|tx| store(tx, cursor, page.next, taken)).await?;
+        let moved = vault.write(|tx| store(tx, own, cursor, page.next, taken)).await?;
         if moved && !page.more {
             return Ok(());
         }
@@ -105,7 +109,13 @@ fn check_page(page: &Page, cursor: u64) -> Result<(), ReceiveError> {
     if page.next > last { Err(ReceiveError::Page("skips what it does not show")) } else { Ok(()) }
 }
 
-fn store(tx: &mut Tx<'_>, from: u64, to: u64, taken: Vec<Taken>) -> Result<bool, VaultError> {
+fn store(
+    tx: &mut Tx<'_>,
+    own: AccountId,
+    from: u64,
+    to: u64,
+    taken: Vec<Taken>,
+) -> Result<bool, VaultError> {
     if !tx.move_cursor(from, to)? {
         return Ok(false);
     }
@@ -123,7 +133,9 @@ fn store(tx: &mut Tx<'_>, from: u64, to: u64, taken: Vec<Taken>) -> Result<bool,
             }
             Taken::Deletion { author, msg_id, envelope } => {
                 tx.wipe_inbox(&Target { author, msg_id: &msg_id, envelope })?;
-                if tx.outbox(&msg_id)?.is_some_and(|row| row.envelope == envelope) {
+                // What was sent from here is this account's alone to delete.
+                if own == author && tx.outbox(&msg_id)?.is_some_and(|row| row.envelope == envelope)
+                {
                     tx.wipe_outbox(&msg_id)?;
                 }
             }

@@ -3,9 +3,9 @@
 
 use super::message::row;
 use super::*;
-use crate::e2ee::DhPublic;
-use crate::vault::{InboxKind, Reading, Vault};
-use nexo_schema::ids::{ConvId, DeviceId};
+use crate::e2ee::{ConversationId, DhPublic};
+use crate::vault::{InboxKind, NewOutbox, Reading, Vault};
+use nexo_schema::ids::{ConvId, DeviceId, Handle};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -54,6 +54,8 @@ fn text(index: u64) -> Box<NewInbox> {
     Box::new(row)
 }
 
+const OWN: AccountId = AccountId::from_bytes([1; 32]);
+
 fn handshake(byte: u8) -> Option<ReplayKey> {
     Some(ReplayKey { fallback_id: 1, ephemeral: DhPublic::from_bytes([byte; 32]) })
 }
@@ -71,7 +73,7 @@ async fn a_repeated_handshake_is_a_replay_whatever_its_id() {
         Taken::Message(text(2), handshake(1)),
         Taken::Message(text(3), handshake(2)),
     ];
-    assert!(vault.write(|tx| store(tx, 0, 3, taken)).await.unwrap());
+    assert!(vault.write(|tx| store(tx, OWN, 0, 3, taken)).await.unwrap());
     let kinds = kinds(&vault);
     assert_eq!((&kinds[0], &kinds[2]), (&InboxKind::Text, &InboxKind::Text));
     assert_eq!(kinds[1], undecryptable(&Unreadable::Replay));
@@ -83,9 +85,9 @@ async fn a_repeated_handshake_is_a_replay_whatever_its_id() {
 async fn a_page_is_stored_whole_and_once() {
     let vault = Vault::in_memory().unwrap();
     let first = vec![Taken::Message(text(1), handshake(1)), Taken::Nothing];
-    assert!(vault.write(|tx| store(tx, 0, 2, first)).await.unwrap());
+    assert!(vault.write(|tx| store(tx, OWN, 0, 2, first)).await.unwrap());
     let late = vec![Taken::Message(text(2), handshake(2))];
-    assert!(!vault.write(|tx| store(tx, 0, 2, late)).await.unwrap(), "the cursor has moved");
+    assert!(!vault.write(|tx| store(tx, OWN, 0, 2, late)).await.unwrap(), "the cursor has moved");
     assert_eq!(kinds(&vault).len(), 1);
     assert_eq!(vault.read(|tx| tx.cursor()).unwrap(), 2);
 }
@@ -99,8 +101,40 @@ async fn a_deletion_in_the_same_page_wins() {
         envelope: EnvelopeHash::from_bytes([3; 32]),
     };
     let taken = vec![Taken::Message(text(1), handshake(1)), deletion(9)];
-    vault.write(|tx| store(tx, 0, 2, taken)).await.unwrap();
+    vault.write(|tx| store(tx, OWN, 0, 2, taken)).await.unwrap();
     assert_eq!(kinds(&vault), [InboxKind::Text], "not by somebody else");
-    vault.write(|tx| store(tx, 2, 3, vec![deletion(2)])).await.unwrap();
+    vault.write(|tx| store(tx, OWN, 2, 3, vec![deletion(2)])).await.unwrap();
     assert_eq!(kinds(&vault), [InboxKind::Deleted]);
+}
+
+#[tokio::test]
+async fn a_strangers_tombstone_does_not_wipe_what_was_sent_from_here() {
+    let vault = Vault::in_memory().unwrap();
+    let (id, envelope) = (MsgId::parse("m9").unwrap(), EnvelopeHash::from_bytes([3; 32]));
+    let (conversation, peer) =
+        (ConversationId::from_bytes([5; 32]), AccountId::from_bytes([6; 32]));
+    let peer_handle = Handle::parse("bob").unwrap();
+    vault
+        .write(|tx| {
+            tx.put_outbox(&NewOutbox {
+                msg_id: &id,
+                conversation,
+                peer,
+                peer_handle: &peer_handle,
+                dseq: Some(1),
+                cseq: 1,
+                envelope,
+                request: b"bytes",
+                text: "mine",
+                created_at: 1,
+            })?;
+            tx.set_sent(&id, 1)
+        })
+        .await
+        .unwrap();
+    let by = |author| vec![Taken::Deletion { author, msg_id: id.clone(), envelope }];
+    vault.write(|tx| store(tx, OWN, 0, 2, by(peer))).await.unwrap();
+    assert!(vault.read(|tx| tx.outbox(&id)).unwrap().unwrap().text.is_some());
+    vault.write(|tx| store(tx, OWN, 2, 3, by(OWN))).await.unwrap();
+    assert!(vault.read(|tx| tx.outbox(&id)).unwrap().unwrap().text.is_none());
 }

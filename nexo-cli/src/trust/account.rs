@@ -148,6 +148,10 @@ pub async fn sender_of<S: LogSource>(
     now: u64,
 ) -> Result<(Peer, Account), PeerError> {
     if let Some(peer) = trust.vault().read(|tx| tx.peer(account))? {
+        if !peer.pinned {
+            // Its handle was given to another account, by whoever knew the fingerprint.
+            return Err(moved_away(trust, &peer)?);
+        }
         let verified = genesis_of(trust.origin(), &peer)?;
         return Ok((peer, verified));
     }
@@ -159,6 +163,13 @@ pub async fn sender_of<S: LogSource>(
     let (peer, verified) =
         verify_bundle(trust, &bundle, Asked::Account(account), held, now).await?;
     Ok((pin(trust, peer, None, now).await?, verified))
+}
+
+fn moved_away<S: LogSource>(trust: &LogTrust<'_, S>, peer: &Peer) -> Result<PeerError, PeerError> {
+    let pinned = trust.vault().read(|tx| tx.pinned_peer(&peer.handle))?;
+    let pinned = pinned.map_or_else(String::new, |peer| account_fingerprint(peer.account));
+    let (handle, shown) = (peer.handle.to_string(), account_fingerprint(peer.account));
+    Ok(PeerError::Changed { handle, pinned, shown })
 }
 
 /// Verifies what the relay says of an account, up to but without the pin. `held` is the tree

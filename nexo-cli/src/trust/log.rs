@@ -170,11 +170,8 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         now: u64,
     ) -> Result<HeldHead, TrustError> {
         let head = self.accept(note, proof, now).await?;
-        if head.time > now.saturating_add(MAX_AHEAD) {
-            return Err(TrustError::Ahead { ahead: head.time - now });
-        }
-        let age = now.saturating_sub(head.time);
-        if age > MAX_AGE { Err(TrustError::Stale { age }) } else { Ok(head) }
+        fresh(&head, now)?;
+        Ok(head)
     }
 
     /// Whether this log ever showed two histories. Whoever is about to tell the relay something
@@ -213,8 +210,9 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
                 continue;
             };
             self.compare(older, &head, proof.as_ref(), now).await?;
+            // What is kept is the clock that judges prekeys, so it has to be near ours.
             let newer = (head.size, head.time) > (older.size, older.time);
-            if !newer || self.keep(held.as_ref(), &head).await? {
+            if !newer || fresh(&head, now).is_err() || self.keep(held.as_ref(), &head).await? {
                 return Ok(head);
             }
         }
@@ -283,9 +281,10 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
             if held.root == shown.root {
                 return Ok(());
             }
-            let evidence = self.evidence("split_view", held, shown, now)?;
+            // Recorded first: a full disk must not make the next run forget.
             let seen = SplitView { held: held.note.clone(), shown: shown.note.clone() };
             self.vault.write(|tx| tx.record_split_view(&seen, now)).await?;
+            let evidence = self.evidence("split_view", held, shown, now)?;
             return Err(TrustError::SplitView { size: held.size, evidence });
         }
         let (old, new) = if held.size < shown.size { (held, shown) } else { (shown, held) };
@@ -339,6 +338,15 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         let path = home.write_evidence(&format!("{}.json", to_hex(&hash)), text.as_bytes())?;
         Ok(Some(path))
     }
+}
+
+/// Whether a head's time is near enough to `now` (Unix seconds).
+fn fresh(head: &HeldHead, now: u64) -> Result<(), TrustError> {
+    if head.time > now.saturating_add(MAX_AHEAD) {
+        return Err(TrustError::Ahead { ahead: head.time - now });
+    }
+    let age = now.saturating_sub(head.time);
+    if age > MAX_AGE { Err(TrustError::Stale { age }) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub async fn verify_receipt<S: LogSource>(
     now: u64,
 ) -> Result<u64, TrustError> {
     let path = path(&receipt.inclusion).ok_or(TrustError::Path { what })?;
-    let head = trust.accept(receipt.head.as_bytes(), None, now).await?;
+    let head = trust.accept_fresh(receipt.head.as_bytes(), None, now).await?;
     trust.included(what, &head, entry, receipt.sth_index, &path)?;
     Ok(receipt.sth_index)
 }

@@ -152,21 +152,26 @@ impl Tx<'_> {
     }
 
     /// Puts a new envelope into an unsent row, under the same id and counters: for a message
-    /// that the relay refused because the recipients' devices had changed.
+    /// that the relay refused because the recipients' devices had changed. Only if the row
+    /// still holds the envelope `refused`: another process may have put one there already.
     ///
     /// # Errors
-    /// [`VaultError`], also if the row is not there or not unsent.
+    /// [`VaultError`].
     pub fn reseal_outbox(
         &mut self,
         msg_id: &MsgId,
+        refused: EnvelopeHash,
         envelope: EnvelopeHash,
         request: &[u8],
     ) -> Result<(), VaultError> {
-        let changed =
-            diesel::update(outbox::table.find(msg_id.as_str()).filter(outbox::state.eq("unsent")))
-                .set((outbox::envelope.eq(&envelope.as_bytes()[..]), outbox::request.eq(request)))
-                .execute(self.conn)?;
-        one(changed)
+        let row = outbox::table
+            .find(msg_id.as_str())
+            .filter(outbox::state.eq("unsent"))
+            .filter(outbox::envelope.eq(&refused.as_bytes()[..]));
+        diesel::update(row)
+            .set((outbox::envelope.eq(&envelope.as_bytes()[..]), outbox::request.eq(request)))
+            .execute(self.conn)?;
+        Ok(())
     }
 
     /// A message by its id.
@@ -252,12 +257,4 @@ fn cell(msg_id: &str, version: i64) -> Cell<'_> {
 
 fn message_id(text: &str) -> Result<MsgId, VaultError> {
     MsgId::parse(text).map_err(|_| VaultError::Corrupt { table: "outbox", what: "a message id" })
-}
-
-/// Zero rows changed is an error: another process did what this one was about to do.
-fn one(changed: usize) -> Result<(), VaultError> {
-    match changed {
-        1 => Ok(()),
-        _ => Err(VaultError::Corrupt { table: "outbox", what: "the row to change" }),
-    }
 }

@@ -245,6 +245,14 @@ impl DpopChecker {
     }
 }
 
+/// The key that a proof claims to be by; nothing of it is verified.
+///
+/// # Errors
+/// [`DpopError`].
+pub fn key_of(proof: &str) -> Result<[u8; 32], DpopError> {
+    Ok(read_key(proof)?.1)
+}
+
 /// The key in the header, as text and bytes, before anything is verified: RFC 9449 section 4.3,
 /// checks 2 to 7. The strict rule is applied where the signature is checked.
 fn read_key(proof: &str) -> Result<(String, [u8; 32]), DpopError> {

@@ -23,7 +23,7 @@ use crate::config::Registration as Mode;
 use crate::error::ApiError;
 use crate::store::{
     Account, Conn, Device, Item, Login, Pending, RotateError, StoreError, device_by_id,
-    find_account, live_challenges, put_challenge, put_login, rotate, take_challenge,
+    find_account, live_challenges, login_of, put_challenge, put_login, rotate, take_challenge,
 };
 
 #[post("/auth/register", data = "<body>")]
@@ -95,28 +95,33 @@ pub(super) async fn refresh(
     let successor = token::successor(&app.secret, &body.value.refresh);
     let (hash, next) = (token::refresh_hash(&body.value.refresh), token::refresh_hash(&successor));
     let exp = now + app.config.refresh_ttl;
-    // A reused token ends its family, and that must be committed: so it is no error inside.
-    let rotated = app
+    let require = app.config.require_dpop;
+    let turned = app
         .store
-        .write(move |conn| match rotate(conn, &hash, &next, exp, now) {
-            Ok(login) => {
-                let device = device_by_id(conn, &login.device)?;
-                Ok(Ok((login, device)))
+        .write(move |conn| {
+            let Some(login) = login_of(conn, &hash, now)? else {
+                return Ok(Err(RotateError::Unknown));
+            };
+            // Before the token is used up: whoever merely found it can do nothing with it.
+            let device = device_by_id(conn, &login.device)?.filter(|d| d.is_active(now));
+            let device = device.ok_or_else(|| {
+                ApiError::new(ErrorCode::RefreshInvalid, "the device is no longer active")
+            })?;
+            let jkt = proof.bound_to_bytes(&device.key)?;
+            if login.jkt != jkt && (require || login.jkt.is_some()) {
+                let detail = "this refresh token is bound to a key, or must be; send its proof";
+                return Err(ApiError::new(ErrorCode::DpopInvalid, detail));
             }
-            Err(RotateError::Store(error)) => Err(ApiError::from(error)),
-            Err(refusal) => Ok(Err(refusal)),
+            match rotate(conn, &hash, &next, exp, now) {
+                Ok(login) => Ok(Ok((login, device))),
+                Err(RotateError::Store(error)) => Err(ApiError::from(error)),
+                // Reuse ends the family, and that is to be committed: so it is no error here.
+                Err(refusal) => Ok(Err(refusal)),
+            }
         })
         .await?;
     let (login, device) =
-        rotated.map_err(|e| ApiError::new(ErrorCode::RefreshInvalid, e.to_string()))?;
-    let device = device.filter(|d| d.is_active(now)).ok_or_else(|| {
-        ApiError::new(ErrorCode::RefreshInvalid, "the device is no longer active")
-    })?;
-    let jkt = proof.bound_to_bytes(&device.key)?;
-    if login.jkt.is_some() && jkt != login.jkt {
-        let detail = "this refresh token is bound to a key; send a DPoP proof of it";
-        return Err(ApiError::new(ErrorCode::DpopInvalid, detail));
-    }
+        turned.map_err(|e| ApiError::new(ErrorCode::RefreshInvalid, e.to_string()))?;
     tokens(app, &device, login.jkt.as_deref(), successor, now).map(Json)
 }
 

@@ -20,7 +20,7 @@ use super::submission::{Draft, deletion};
 use crate::App;
 use crate::error::{ApiError, remember};
 use crate::store::{
-    Conn, Device, Feed, Item, NativeMessage, StoreError, StoredItem, StoredTiles, feed,
+    Conn, Device, Feed, Item, NativeMessage, Rows, StoreError, StoredItem, StoredTiles, feed,
     is_participant, message_by_id, newest_head, page_after, page_since,
 };
 
@@ -226,12 +226,9 @@ impl Wish {
     /// By `after`: messages and deletions. Otherwise, as the seed: messages, those behind
     /// `since`, the page ending on a whole second where one fits.
     fn page(&self, conn: &mut Conn, of: &Feed, device: &Device) -> Result<Page, ApiError> {
-        let (rows, more) = match (of, self.after) {
+        let Rows { items: rows, more } = match (of, self.after) {
             (Feed::Conversation(conv), None) => self.seed_rows(conn, conv, &device.id)?,
-            _ => {
-                let rows = feed(conn, of, &device.id, self.after.unwrap_or(0), self.limit + 1)?;
-                cut(rows, self.limit as usize, |_| {})
-            }
+            _ => feed(conn, of, &device.id, self.after.unwrap_or(0), self.limit)?,
         };
         let next = rows.last().map_or(self.after.unwrap_or(0), |row| row.index);
         let items = rows.into_iter().map(present::item).collect::<Result<_, _>>()?;
@@ -247,13 +244,16 @@ impl Wish {
         conn: &mut Conn,
         conv: &ConvId,
         reader: &DeviceId,
-    ) -> Result<(Vec<StoredItem>, bool), StoreError> {
+    ) -> Result<Rows, StoreError> {
         let after = match self.since {
             Some(since) => page_since(conn, since)?,
             None => 0,
         };
-        let rows = page_after(conn, conv, reader, after, self.limit + 1)?;
-        Ok(cut(rows, self.limit as usize, whole_seconds))
+        let mut rows = page_after(conn, conv, reader, after, self.limit)?;
+        if rows.more {
+            whole_seconds(&mut rows.items);
+        }
+        Ok(rows)
     }
 
     fn prove(&self, conn: &mut Conn, page: &mut Page) -> Result<(), ApiError> {
@@ -268,20 +268,6 @@ impl Wish {
         page.head = Some(String::from_utf8_lossy(&head.note).into_owned());
         Ok(())
     }
-}
-
-/// The page, and whether there is more: rows were asked for with one to spare.
-fn cut(
-    mut rows: Vec<StoredItem>,
-    limit: usize,
-    tidy: impl Fn(&mut Vec<StoredItem>),
-) -> (Vec<StoredItem>, bool) {
-    let more = rows.len() > limit;
-    if more {
-        tidy(&mut rows);
-        rows.truncate(limit);
-    }
-    (rows, more)
 }
 
 /// Drops the last, perhaps incomplete second, so that `since=<last ts>` misses nothing. A

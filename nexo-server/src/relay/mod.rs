@@ -20,8 +20,9 @@ use rocket_ws::frame::{CloseCode, CloseFrame};
 use rocket_ws::stream::DuplexStream;
 use rocket_ws::{Channel, Config, WebSocket};
 
+use rocket::tokio::time::timeout;
 pub use rooms::{Rooms, Seat, Topic};
-use socket::Socket;
+use socket::{SEND_WITHIN, Socket};
 
 use crate::App;
 use crate::error::ApiError;
@@ -135,5 +136,6 @@ async fn admit(app: &App, account: &AccountId, conv: Option<ConvId>) -> Result<(
 
 /// Says why and hangs up. A peer that does not read it is gone already.
 async fn close(stream: &mut DuplexStream, code: CloseCode, reason: &'static str) {
-    let _ = stream.close(Some(CloseFrame { code, reason: reason.into() })).await;
+    let closing = stream.close(Some(CloseFrame { code, reason: reason.into() }));
+    let _ = timeout(SEND_WITHIN, closing).await;
 }

@@ -15,9 +15,10 @@ use rocket_ws::stream::DuplexStream;
 
 use super::frames::{Frame, bell, nack, read};
 use super::{CLOSE_MALFORMED, CLOSE_UNAUTHORIZED, PING_EVERY, Seat, Topic, close};
+use crate::app::Waiting;
 use crate::error::ApiError;
 use crate::http::present;
-use crate::store::{Conn, Device, Feed, StoreError, device_by_id, feed, is_participant};
+use crate::store::{Conn, Device, Feed, Rows, StoreError, device_by_id, feed, is_participant};
 use crate::{App, LogReceipt};
 
 /// Envelopes of one socket that may wait for their commit; then it is not read.
@@ -27,7 +28,7 @@ const IN_FLIGHT: usize = 256;
 const PAGE: u32 = 256;
 
 /// How long a reader may take to make room; a stalled one is cut off, and resumes by cursor.
-const SEND_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const SEND_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a socket ends.
 enum End {
@@ -84,10 +85,14 @@ impl Socket {
                 frame = stream.next(), if waiting.len() < IN_FLIGHT => {
                     silent_pings = 0;
                     match self.receive(frame, stream).await {
-                        Ok(Some((msg_id, item))) => {
-                            waiting.push(submitted(self.app.clone(), msg_id, *item));
-                            Ok(())
-                        }
+                        // Queued here and now: a client may send and be gone.
+                        Ok(Some((msg_id, item))) => match self.app.enqueue(*item) {
+                            Ok(ticket) => {
+                                waiting.push(answered(msg_id, ticket));
+                                Ok(())
+                            }
+                            Err(error) => send(stream, nack(Some(msg_id), &error)).await,
+                        },
                         Ok(None) => Ok(()),
                         Err(end) => Err(end),
                     }
@@ -194,15 +199,14 @@ impl Socket {
                 .await
                 .map_err(failed)?;
             let Some(rows) = rows else { return Err(barred()) };
-            let full = rows.len() == PAGE as usize;
-            for row in rows {
+            for row in rows.items {
                 let index = row.index;
                 let frame = present::envelope(row).map_err(failed)?;
                 feed_frame(stream, serde_json::to_string(&frame).ok()).await?;
                 self.cursor = index;
             }
             flush(stream).await?;
-            if !full {
+            if !rows.more {
                 return Ok(());
             }
         }
@@ -229,7 +233,7 @@ fn behind(
     reader: &DeviceId,
     cursor: u64,
     now: u64,
-) -> Result<Option<Vec<crate::store::StoredItem>>, StoreError> {
+) -> Result<Option<Rows>, StoreError> {
     let Some(device) = device_by_id(conn, reader)?.filter(|d| d.is_active(now)) else {
         return Ok(None);
     };
@@ -239,13 +243,8 @@ fn behind(
     feed(conn, &Feed::Conversation(*conv), reader, cursor, PAGE).map(Some)
 }
 
-async fn submitted(
-    app: App,
-    msg_id: MsgId,
-    item: crate::store::Item,
-) -> (MsgId, Result<LogReceipt, ApiError>) {
-    let outcome = app.submit(item).await;
-    (msg_id, outcome)
+async fn answered(msg_id: MsgId, ticket: Waiting) -> (MsgId, Result<LogReceipt, ApiError>) {
+    (msg_id, App::settled(ticket).await)
 }
 
 fn barred() -> End {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId, DeviceId, MsgId};
 
@@ -64,6 +65,19 @@ pub enum Feed {
     Account(AccountId),
 }
 
+/// Ciphertext and `ad` in one page, bytes, before it is cut: what a page costs is bounded by
+/// its bytes as well as by its rows. A page holds at least one message.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// A page of rows.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    /// In log order.
+    pub items: Vec<StoredItem>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
 /// Up to `limit` messages and deletions behind position `after`, as `reader` sees them.
 ///
 /// # Errors
@@ -74,13 +88,45 @@ pub fn feed(
     reader: &DeviceId,
     after: u64,
     limit: u32,
-) -> Result<Vec<StoredItem>, StoreError> {
-    let mut items = messages_after(conn, of, after, limit)?;
-    items.extend(deletions_after(conn, of, after, limit)?);
+) -> Result<Rows, StoreError> {
+    let said = messages_after(conn, of, after, limit)?;
+    let unsaid = deletions_after(conn, of, after, limit)?;
+    // Where one of the two was cut, the other's rows behind it belong to the next page.
+    let end = said.end().min(unsaid.end());
+    let mut more = said.more || unsaid.more;
+    let mut items = said.items;
+    items.extend(unsaid.items);
+    items.retain(|item| item.index <= end);
     items.sort_unstable_by_key(|item| item.index);
+    more |= items.len() > limit as usize;
     items.truncate(limit as usize);
     attach_packets(conn, &mut items, reader)?;
-    Ok(items)
+    Ok(Rows { items, more })
+}
+
+impl Rows {
+    /// The position up to which these rows are all there are.
+    fn end(&self) -> u64 {
+        let last = self.items.last().map_or(0, |item| item.index);
+        if self.more { last } else { u64::MAX }
+    }
+
+    /// Takes rows until `limit` or the page's bytes are reached.
+    fn take(
+        rows: impl Iterator<Item = Result<StoredItem, StoreError>>,
+        limit: u32,
+    ) -> Result<Self, StoreError> {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for row in rows {
+            let row: StoredItem = row?;
+            bytes += row.cipher.len() + row.ad.len();
+            if items.len() == limit as usize || (bytes > PAGE_BYTES && !items.is_empty()) {
+                return Ok(Self { items, more: true });
+            }
+            items.push(row);
+        }
+        Ok(Self { items, more: false })
+    }
 }
 
 /// Up to `limit` messages behind position `after`, without deletions: what the seed's list shows.
@@ -93,10 +139,10 @@ pub fn page_after(
     reader: &DeviceId,
     after: u64,
     limit: u32,
-) -> Result<Vec<StoredItem>, StoreError> {
-    let mut items = messages_after(conn, &Feed::Conversation(*conv), after, limit)?;
-    attach_packets(conn, &mut items, reader)?;
-    Ok(items)
+) -> Result<Rows, StoreError> {
+    let mut rows = messages_after(conn, &Feed::Conversation(*conv), after, limit)?;
+    attach_packets(conn, &mut rows.items, reader)?;
+    Ok(rows)
 }
 
 /// The position behind which every message has a `ts` above `since` (Unix seconds).
@@ -140,58 +186,46 @@ type MessageRow =
 type DeletionRow =
     (i64, Vec<u8>, i64, String, String, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
 
-fn messages_after(
-    conn: &mut Conn,
-    of: &Feed,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<StoredItem>, StoreError> {
+fn messages_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result<Rows, StoreError> {
     let page = messages::table
         .filter(messages::sth_index.gt(signed(after)))
         .order(messages::sth_index)
-        .limit(i64::from(limit));
-    let rows = match of {
+        .limit(i64::from(limit) + 1);
+    let read = |row: QueryResult<MessageRow>| message(row?);
+    match of {
         Feed::Conversation(conv) => {
-            page.filter(messages::conv_id.eq(conv.as_bytes())).load::<MessageRow>(conn)?
+            let page = page.filter(messages::conv_id.eq(conv.as_bytes()));
+            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
         }
-        Feed::Account(account) => page
-            .filter(
-                messages::conv_id.eq_any(
-                    participants::table
-                        .filter(participants::account_id.eq(account.as_bytes()))
-                        .select(participants::conv_id),
-                ),
-            )
-            .load::<MessageRow>(conn)?,
-    };
-    rows.into_iter().map(message).collect()
+        Feed::Account(account) => {
+            let theirs = participants::table
+                .filter(participants::account_id.eq(account.as_bytes()))
+                .select(participants::conv_id);
+            let page = page.filter(messages::conv_id.eq_any(theirs));
+            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
+        }
+    }
 }
 
-fn deletions_after(
-    conn: &mut Conn,
-    of: &Feed,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<StoredItem>, StoreError> {
+fn deletions_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result<Rows, StoreError> {
     let page = deletions::table
         .filter(deletions::sth_index.gt(signed(after)))
         .order(deletions::sth_index)
-        .limit(i64::from(limit));
-    let rows = match of {
+        .limit(i64::from(limit) + 1);
+    let read = |row: QueryResult<DeletionRow>| deletion(row?);
+    match of {
         Feed::Conversation(conv) => {
-            page.filter(deletions::conv_id.eq(conv.as_bytes())).load::<DeletionRow>(conn)?
+            let page = page.filter(deletions::conv_id.eq(conv.as_bytes()));
+            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)
         }
-        Feed::Account(account) => page
-            .filter(
-                deletions::conv_id.eq_any(
-                    participants::table
-                        .filter(participants::account_id.eq(account.as_bytes()))
-                        .select(participants::conv_id),
-                ),
-            )
-            .load::<DeletionRow>(conn)?,
-    };
-    rows.into_iter().map(deletion).collect()
+        Feed::Account(account) => {
+            let theirs = participants::table
+                .filter(participants::account_id.eq(account.as_bytes()))
+                .select(participants::conv_id);
+            let page = page.filter(deletions::conv_id.eq_any(theirs));
+            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)
+        }
+    }
 }
 
 /// Adds to native messages what a receiver needs: two queries for the whole page.

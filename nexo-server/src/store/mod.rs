@@ -43,10 +43,10 @@ pub use claims::{Claim, claim_one_time};
 pub use conversations::{is_participant, open_conversation, shares_conversation};
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
-pub use messages::page_since;
 pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
+pub use messages::{Rows, page_since};
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, publish, stock};
-pub use refresh::{Login, RotateError, put_login, rotate};
+pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
 
 /// The engine's connection.

@@ -40,6 +40,14 @@ impl From<diesel::result::Error> for RotateError {
     }
 }
 
+/// Whose token it is, used or not.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn login_of(conn: &mut Conn, hash: &[u8; 32], now: u64) -> Result<Option<Login>, StoreError> {
+    Ok(find(conn, hash, signed(now))?.map(|(login, _)| login))
+}
+
 /// Keeps a login's first token.
 ///
 /// # Errors

@@ -293,8 +293,10 @@ fn a_deletion_clears_what_was_said_and_keeps_what_was_logged() {
     assert_eq!(refusal(&fixture.one(delete("alice", "m1", [0; 32]))), Some(Refusal::WrongTarget));
     assert!(matches!(fixture.one(delete("alice", "m1", right)), Admission::Placed { .. }));
     assert_eq!(index_of(&fixture.one(delete("alice", "m1", right))), Some(3), "deleted once");
-    let rows =
-        fixture.conn(|c| feed(c, &Feed::Account(account("bob")), &device("bob"), 0, 10)).unwrap();
+    let rows = fixture
+        .conn(|c| feed(c, &Feed::Account(account("bob")), &device("bob"), 0, 10))
+        .unwrap()
+        .items;
     assert_eq!(rows.len(), 2);
     assert!(rows[0].deleted && rows[0].cipher.is_empty() && rows[0].ad.is_empty());
     let packets = rows[0].packets.as_ref().unwrap();
@@ -323,8 +325,40 @@ fn positions_and_times_agree_and_time_never_runs_back() {
     assert_eq!((after(0), after(999)), (0, 0));
     assert_eq!((after(1_000), after(1_004)), (4, 4), "m1 and m2 are not after second 1000");
     assert_eq!(after(1_005), 6, "the clock went back, the log's time did not");
-    let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 4, 10)).unwrap();
+    let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 4, 10)).unwrap().items;
     assert_eq!(rows.iter().map(|r| r.ts).collect::<Vec<_>>(), [1_005, 1_005]);
+}
+
+#[test]
+fn pages_are_cut_by_rows_and_by_bytes_and_lose_nothing() {
+    let (mut fixture, conv) = Fixture::pair();
+    for n in 1..=60u64 {
+        let mut large = message(conv, &format!("m{n}"), "alice", &["bob"], Some(n));
+        large.cipher = vec![7; 80 * 1024];
+        fixture.one(Item::Message(large));
+        if n % 7 == 0 {
+            let target_envelope = bytes_of(&format!("m{n}"));
+            let native = NativeDeletion { statement: vec![1], sig: vec![2], target_envelope };
+            let target = MsgId::parse(&format!("m{n}")).unwrap();
+            let gone = NewDeletion { conv, target, device: device("alice"), native: Some(native) };
+            fixture.one(Item::Deletion(gone));
+        }
+    }
+    for limit in [1, 5, 200] {
+        let (mut after, mut seen) = (0, Vec::new());
+        loop {
+            let of = Feed::Account(account("bob"));
+            let rows = fixture.conn(|c| feed(c, &of, &device("bob"), after, limit)).unwrap();
+            let bytes: usize = rows.items.iter().map(|row| row.cipher.len()).sum();
+            assert!(bytes <= 2 * 1024 * 1024 && rows.items.len() <= limit as usize);
+            seen.extend(rows.items.iter().map(|row| row.index));
+            after = *seen.last().unwrap();
+            if !rows.more {
+                break;
+            }
+        }
+        assert_eq!(seen, (3..=70).collect::<Vec<u64>>(), "pages of {limit}");
+    }
 }
 
 #[test]
@@ -335,7 +369,7 @@ fn a_batch_on_another_head_writes_nothing() {
     assert!(matches!(moved, Err(CommitError::HeadMoved { found: 2 })), "{moved:?}");
     let dropped = fixture.ledger.commit(2, &items, &mut |_| None);
     assert!(dropped.is_ok());
-    let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 0, 10)).unwrap();
+    let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 0, 10)).unwrap().items;
     assert!(rows.is_empty(), "what the log did not stage is rolled back");
     fixture.ledger.adopted(2);
     assert!(!fixture.rung.lock().unwrap().contains(&0));
