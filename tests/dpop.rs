@@ -320,7 +320,10 @@ async fn an_unbound_token_may_come_with_a_proof_that_must_then_be_good() {
         alice.wire.call("GET", KEY, &[("DPoP", &signed)], Vec::new()).await
     };
     show(&proof).await.ok();
-    show(&proof).await.problem(401, "dpop_invalid");
+    // Nothing hangs on it, so it is not remembered; but it is not ignored either.
+    show(&proof).await.ok();
+    let other = Proof::of(&alice.key, ("POST", &url), server.origin(), Some(alice.token()));
+    show(&other).await.problem(401, "dpop_invalid");
 }
 
 #[tokio::test]

@@ -103,7 +103,8 @@ pub enum Notice {
         /// Tree size.
         size: u64,
     },
-    /// A submitted envelope was refused; nothing of it was stored.
+    /// A submitted envelope was refused; nothing of it was stored, but that with
+    /// `unavailable` it may not be known: the same msg_id may be sent again.
     Nack {
         /// The envelope, if it named itself.
         msg_id: Option<MsgId>,

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_table_of_tokens_and_proofs() {
-        let proven = |jkt: &str| Proven { jkt: jkt.to_owned(), key: [0; 32] };
+        let proven = |jkt: &str| Proven { jkt: jkt.to_owned(), key: [0; 32], jti: String::new() };
         let (lax, strict) = (DpopPolicy { require: false }, DpopPolicy { require: true });
         for (bound, proof, without, with) in [
             (None, None, Ok(()), Err(Binding::NotBound)),

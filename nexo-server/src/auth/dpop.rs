@@ -51,13 +51,15 @@ const REQUESTS: usize = 1 << 19;
 /// and a flood of them must not shut out those who have a token.
 const LOGINS: usize = 1 << 15;
 
-/// A proof that holds, used up.
+/// A proof that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven {
     /// Thumbprint of the key (RFC 7638): what a token's `cnf.jkt` names.
     pub jkt: String,
     /// The key, which obeys the strict rule.
     pub key: [u8; 32],
+    /// Its id, for using it up.
+    pub(super) jti: String,
 }
 
 /// Why a proof is refused.
@@ -197,6 +199,24 @@ impl DpopChecker {
         token: Option<&str>,
         now: u64,
     ) -> Result<Proven, DpopError> {
+        let proven = self.verify(proof, method, path, token, now)?;
+        self.use_up(&proven, token.is_some(), now)?;
+        Ok(proven)
+    }
+
+    /// As [`DpopChecker::check`], without using the proof up: for whoever has more to look at
+    /// before it may take up memory.
+    ///
+    /// # Errors
+    /// [`DpopError`].
+    pub fn verify(
+        &self,
+        proof: &str,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        now: u64,
+    ) -> Result<Proven, DpopError> {
         let (key_text, key) = read_key(proof)?;
         let verifying = DecodingKey::from_ed_der(&key);
         let read = jsonwebtoken::decode::<DpopClaims>(proof, &verifying, &self.validation);
@@ -206,13 +226,20 @@ impl DpopChecker {
         if claims.ath != hash {
             return Err(DpopError::Token);
         }
-        let seen = if token.is_some() { &self.requests } else { &self.logins };
-        seen.admit(&key, &claims.jti, now).map_err(|refusal| match refusal {
+        let jkt = to_base64url(&Sha256::digest(thumbprint_input(&key_text)));
+        Ok(Proven { jkt, key, jti: claims.jti })
+    }
+
+    /// Uses a verified proof up.
+    ///
+    /// # Errors
+    /// [`DpopError::Replayed`], or [`DpopError::Busy`] when there is no memory for it.
+    pub fn use_up(&self, proven: &Proven, with_token: bool, now: u64) -> Result<(), DpopError> {
+        let seen = if with_token { &self.requests } else { &self.logins };
+        seen.admit(&proven.key, &proven.jti, now).map_err(|refusal| match refusal {
             ReplayRefusal::Seen => DpopError::Replayed,
             ReplayRefusal::Full => DpopError::Busy,
-        })?;
-        let jkt = to_base64url(&Sha256::digest(thumbprint_input(&key_text)));
-        Ok(Proven { jkt, key })
+        })
     }
 
     fn check_claims(
@@ -243,14 +270,6 @@ impl DpopChecker {
         }
         Ok(())
     }
-}
-
-/// The key that a proof claims to be by; nothing of it is verified.
-///
-/// # Errors
-/// [`DpopError`].
-pub fn key_of(proof: &str) -> Result<[u8; 32], DpopError> {
-    Ok(read_key(proof)?.1)
 }
 
 /// The key in the header, as text and bytes, before anything is verified: RFC 9449 section 4.3,

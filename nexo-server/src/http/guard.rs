@@ -9,7 +9,7 @@ use rocket::outcome::Outcome as O;
 use rocket::request::{FromRequest, Outcome};
 
 use crate::App;
-use crate::auth::dpop::{Binding, DpopPolicy, Proven, key_of};
+use crate::auth::dpop::{Binding, DpopPolicy, Proven};
 use crate::auth::keys::DeviceKey;
 use crate::error::{ApiError, remember};
 use crate::store::{Device, device_by_id};
@@ -87,7 +87,7 @@ impl<'r> FromRequest<'r> for Proof {
         let Some(app) = request.rocket().state::<App>() else {
             return refuse(request, ApiError::internal("the app is not attached"));
         };
-        match proof(app, request, None) {
+        match proof_of_login(app, request) {
             Ok(None) if app.config.require_dpop => {
                 let detail = "this relay binds tokens to keys; send a DPoP proof";
                 refuse(request, ApiError::new(ErrorCode::DpopInvalid, detail))
@@ -142,17 +142,18 @@ pub fn check_binding(
     token: &str,
     (device, jkt): &Authenticated,
 ) -> Result<(), ApiError> {
-    let policy = DpopPolicy { require: app.config.require_dpop };
-    if jkt.is_none() {
-        // A proof beside a token that is not bound changes nothing, and takes up no memory.
-        return Ok(policy.judge(None, None)?);
-    }
-    let by = request.headers().get_one("DPoP").map(key_of).transpose()?;
-    if by.is_some_and(|key| key != device.key) {
-        return Err(Binding::OtherKey.into());
-    }
     let proven = proof(app, request, Some(token))?;
-    Ok(policy.judge(jkt.as_deref(), proven.as_ref())?)
+    DpopPolicy { require: app.config.require_dpop }.judge(jkt.as_deref(), proven.as_ref())?;
+    match proven {
+        // Only the proof that a token needs takes up memory, not one by a stranger's key.
+        Some(proven) if jkt.is_some() => {
+            if proven.key != device.key {
+                return Err(Binding::OtherKey.into());
+            }
+            Ok(app.dpop.use_up(&proven, true, app.clock.seconds())?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The token of `Authorization: Bearer` or `DPoP` (RFC 9449 section 7.1).
@@ -163,6 +164,15 @@ pub fn bearer<'r>(request: &'r Request<'_>) -> Option<&'r str> {
     known.then_some(token.trim())
 }
 
+fn proof_of_login(app: &App, request: &Request<'_>) -> Result<Option<Proven>, ApiError> {
+    let proven = proof(app, request, None)?;
+    if let Some(proven) = &proven {
+        app.dpop.use_up(proven, false, app.clock.seconds())?;
+    }
+    Ok(proven)
+}
+
+/// The request's proof, verified and not yet used up.
 fn proof(
     app: &App,
     request: &Request<'_>,
@@ -175,5 +185,5 @@ fn proof(
     }
     let method = request.method().as_str();
     let path = request.uri().path();
-    Ok(Some(app.dpop.check(jws, method, path.as_str(), token, app.clock.seconds())?))
+    Ok(Some(app.dpop.verify(jws, method, path.as_str(), token, app.clock.seconds())?))
 }
