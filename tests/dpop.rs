@@ -280,6 +280,24 @@ async fn a_bound_refresh_token_needs_its_key_too() {
 }
 
 #[tokio::test]
+async fn who_found_a_bound_refresh_token_cannot_end_the_login() {
+    let bound = Bound::new().await;
+    let (url, wire) = (bound.url("/auth/refresh"), bound.server.wire());
+    let turn = async |refresh: &str| {
+        let proof = Proof::of(&bound.key, ("POST", &url), bound.server.origin(), None);
+        let body = json!({"refresh": refresh}).to_string().into_bytes();
+        let tokens =
+            wire.call("POST", "/auth/refresh", &[("DPoP", &proof.sign(&bound.key))], body).await;
+        text(&tokens.ok()["refresh"])
+    };
+    let newest = turn(&turn(&bound.refresh).await).await;
+    // Used twice over, the first token would end the family in the hands of its owner.
+    let body = json!({"refresh": bound.refresh});
+    wire.post("/auth/refresh", &body).await.problem(401, "dpop_invalid");
+    turn(&newest).await;
+}
+
+#[tokio::test]
 async fn a_socket_proves_once() {
     let bound = Bound::new().await;
     let conv = {

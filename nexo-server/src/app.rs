@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::ids::Origin;
+use nexo_schema::ids::{AccountId, ConvId, Origin};
 
 use crate::LogReceipt;
 use crate::auth::dpop::DpopChecker;
@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::http::limits::Limits;
 use crate::log::{Denied, Log, SubmitError, Ticket};
 use crate::relay::Rooms;
-use crate::store::{Item, Placed, Refusal, SqlLedger, Store, StoreError};
+use crate::store::{Item, Placed, Refusal, SqlLedger, Store, StoreError, is_participant};
 
 /// Seconds after which a client whose request found the relay busy may come back.
 const RETRY_AFTER: u64 = 1;
@@ -85,6 +85,17 @@ impl App {
             Denied::Refused(refusal) => refusal.into(),
             Denied::NotCommitted | Denied::OutcomeUnknown => unavailable(denied.to_string()),
         })
+    }
+
+    /// Participants only.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`] for anyone else, and where there is no such conversation.
+    pub async fn participant(&self, conv: ConvId, account: AccountId) -> Result<(), ApiError> {
+        if self.store.read(move |conn| is_participant(conn, &conv, &account)).await? {
+            return Ok(());
+        }
+        Err(ApiError::new(ErrorCode::Forbidden, "not a participant of the conversation"))
     }
 
     /// Random bytes.

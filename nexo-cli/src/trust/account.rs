@@ -147,13 +147,8 @@ pub async fn sender_of<S: LogSource>(
     account: AccountId,
     now: u64,
 ) -> Result<(Peer, Account), PeerError> {
-    if let Some(peer) = trust.vault().read(|tx| tx.peer(account))? {
-        if !peer.pinned {
-            // Its handle was given to another account, by whoever knew the fingerprint.
-            return Err(moved_away(trust, &peer)?);
-        }
-        let verified = genesis_of(trust.origin(), &peer)?;
-        return Ok((peer, verified));
+    if let Some(known) = known_sender(trust, account)? {
+        return Ok(known);
     }
     let held = trust.held_size()?;
     let bundle = member
@@ -163,6 +158,20 @@ pub async fn sender_of<S: LogSource>(
     let (peer, verified) =
         verify_bundle(trust, &bundle, Asked::Account(account), held, now).await?;
     Ok((pin(trust, peer, None, now).await?, verified))
+}
+
+/// The sender, if the account was verified before and still has its handle's pin.
+fn known_sender<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    account: AccountId,
+) -> Result<Option<(Peer, Account)>, PeerError> {
+    let Some(peer) = trust.vault().read(|tx| tx.peer(account))? else { return Ok(None) };
+    if !peer.pinned {
+        // Its handle was given to another account, by whoever knew the fingerprint.
+        return Err(moved_away(trust, &peer)?);
+    }
+    let verified = genesis_of(trust.origin(), &peer)?;
+    Ok(Some((peer, verified)))
 }
 
 fn moved_away<S: LogSource>(trust: &LogTrust<'_, S>, peer: &Peer) -> Result<PeerError, PeerError> {

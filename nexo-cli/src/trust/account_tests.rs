@@ -133,8 +133,11 @@ async fn a_pinned_handle_moves_only_when_told_to() {
     let expected = pin(&trust, second.clone(), Some(bob.account), log.now()).await;
     assert!(matches!(expected, Err(PeerError::NotExpected { .. })));
     assert_eq!(pinned(), bob.account);
+    assert!(known_sender(&trust, bob.account).unwrap().is_some());
     pin(&trust, second, Some(eve.account), log.now()).await.unwrap();
     assert_eq!(pinned(), eve.account);
+    let left = known_sender(&trust, bob.account);
+    assert!(matches!(left, Err(PeerError::Changed { .. })), "nor does it speak under that handle");
     pin(&trust, first, Some(bob.account), log.now()).await.unwrap();
     assert_eq!(pinned(), bob.account, "and back");
 }

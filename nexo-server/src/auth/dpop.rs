@@ -186,26 +186,8 @@ impl DpopChecker {
     }
 
     /// Judges the value of a `DPoP` header sent with `method` and `path`, and with the access
-    /// token `token` if there is one, which must have been found valid before: only then is
-    /// the larger memory used. A proof that holds is used up.
-    ///
-    /// # Errors
-    /// [`DpopError`]; the proof is not used up then.
-    pub fn check(
-        &self,
-        proof: &str,
-        method: &str,
-        path: &str,
-        token: Option<&str>,
-        now: u64,
-    ) -> Result<Proven, DpopError> {
-        let proven = self.verify(proof, method, path, token, now)?;
-        self.use_up(&proven, token.is_some(), now)?;
-        Ok(proven)
-    }
-
-    /// As [`DpopChecker::check`], without using the proof up: for whoever has more to look at
-    /// before it may take up memory.
+    /// token `token` if there is one. The proof is not used up: whoever has more to look at
+    /// does so before it takes up memory.
     ///
     /// # Errors
     /// [`DpopError`].
@@ -230,7 +212,8 @@ impl DpopChecker {
         Ok(Proven { jkt, key, jti: claims.jti })
     }
 
-    /// Uses a verified proof up.
+    /// Uses a verified proof up. `with_token` says that it came with an access token found
+    /// valid: only then is the larger memory used.
     ///
     /// # Errors
     /// [`DpopError::Replayed`], or [`DpopError::Busy`] when there is no memory for it.
@@ -319,6 +302,22 @@ mod tests {
     const TOKEN: &str = "a.b.c";
     /// base64url(SHA-256("a.b.c"))
     const ATH: &str = "hF4wRIgJ4ryJWOsCW_x5UjXROwd6U9DDq70jhRcNybg";
+
+    impl DpopChecker {
+        /// Verifies a proof and uses it up.
+        fn check(
+            &self,
+            proof: &str,
+            method: &str,
+            path: &str,
+            token: Option<&str>,
+            now: u64,
+        ) -> Result<Proven, DpopError> {
+            let proven = self.verify(proof, method, path, token, now)?;
+            self.use_up(&proven, token.is_some(), now)?;
+            Ok(proven)
+        }
+    }
 
     fn device(seed: u8) -> SigningKey {
         SigningKey::from_bytes(&[seed; 32])

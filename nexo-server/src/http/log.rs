@@ -13,8 +13,8 @@ use rocket::serde::json::Json;
 use rocket::{State, get};
 
 use super::headers::Public;
-use super::messages::number;
 use super::present;
+use super::query::number;
 use crate::App;
 use crate::error::ApiError;
 use crate::log::{TILE_WIDTH, Tiles as _, width};

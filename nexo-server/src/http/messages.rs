@@ -3,7 +3,8 @@
 use nexo_schema::bytes::{to_base64, to_hex};
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{
-    DeleteRequest, DeleteResponse, Item as ItemView, NativeItem, Page, SendRequest, SendResponse,
+    DeleteRequest, DeleteResponse, Item as ItemView, NativeItem, Page, Receipt, SendRequest,
+    SendResponse,
 };
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
@@ -16,13 +17,14 @@ use rocket::{FromForm, Request, State, get, post};
 use super::body::Body;
 use super::guard::Caller;
 use super::present;
+use super::query::{number, wanted};
 use super::submission::{Draft, deletion};
-use crate::App;
 use crate::error::{ApiError, remember};
 use crate::store::{
     Conn, Device, Feed, Item, NativeMessage, Rows, StoreError, StoredItem, StoredTiles, feed,
-    is_participant, message_by_id, newest_head, page_after, page_since,
+    message_by_id, newest_head, page_after, page_since,
 };
+use crate::{App, LogReceipt};
 
 /// `Idempotency-Key`: the `msg_id` of a client that has no place for one in its body. The
 /// draft standard quotes it; both spellings mean the same key.
@@ -76,10 +78,7 @@ pub(super) async fn send(
     let native = message.native.as_ref().map(|native| sent_packets(&device, native));
     // Whether the device may write there is decided where it is written; see `store/admit`.
     let placed = app.submit(Item::Message(message)).await?;
-    let receipt = match device.native || wanted(receipt) {
-        true => Some(present::receipt(app, &placed).await?),
-        false => None,
-    };
+    let receipt = receipt_for(app, &device, receipt, &placed).await?;
     if placed.known {
         // Stored earlier, perhaps in another shape, perhaps deleted since: as it stands now.
         let message = stored(app, request.conv_id, msg_id, device.id).await?;
@@ -98,6 +97,19 @@ pub(super) async fn send(
         inclusion: None,
     };
     Ok(Json(SendResponse { ok: true, message, duplicate: false, receipt }))
+}
+
+/// Native clients always get a receipt, others when they ask.
+async fn receipt_for(
+    app: &App,
+    device: &Device,
+    asked: Option<&str>,
+    placed: &LogReceipt,
+) -> Result<Option<Receipt>, ApiError> {
+    if !device.native && !wanted(asked) {
+        return Ok(None);
+    }
+    present::receipt(app, placed).await.map(Some)
 }
 
 /// What the sender is shown of its own packets.
@@ -132,10 +144,7 @@ pub(super) async fn delete(
     app.limits.write(&device.id)?;
     let item = deletion(&body.value, &app.origin, &device)?;
     let placed = app.submit(Item::Deletion(item)).await?;
-    let receipt = match device.native || wanted(receipt) {
-        true => Some(present::receipt(app, &placed).await?),
-        false => None,
-    };
+    let receipt = receipt_for(app, &device, receipt, &placed).await?;
     let sth_index = placed.index + 1;
     Ok(Json(DeleteResponse { ok: true, sth_index, duplicate: placed.known, receipt }))
 }
@@ -163,7 +172,7 @@ pub(super) async fn list(
     let conv = ConvId::parse(conv_id)
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("conv_id: {e}")))?;
     let wish = Wish::read(&range)?;
-    member(app, &conv, &device).await?;
+    app.participant(conv, device.account).await?;
     let page =
         app.store.snapshot(move |conn| wish.page(conn, &Feed::Conversation(conv), &device)).await?;
     Ok(Json(page))
@@ -186,19 +195,6 @@ pub(super) async fn everything(
         .snapshot(move |conn| wish.page(conn, &Feed::Account(device.account), &device))
         .await?;
     Ok(Json(page))
-}
-
-/// Participants only; to anyone else the conversation does not exist.
-async fn member(app: &App, conv: &ConvId, device: &Device) -> Result<(), ApiError> {
-    let (conv, account) = (*conv, device.account);
-    match app.store.read(move |conn| is_participant(conn, &conv, &account)).await? {
-        true => Ok(()),
-        false => Err(ApiError::new(ErrorCode::Forbidden, "not a participant of the conversation")),
-    }
-}
-
-fn wanted(flag: Option<&str>) -> bool {
-    matches!(flag, Some("1" | "true"))
 }
 
 /// A list query, read.
@@ -278,17 +274,6 @@ fn whole_seconds(rows: &mut Vec<StoredItem>) {
     if whole > 0 {
         rows.truncate(whole);
     }
-}
-
-/// A non-negative number in a query, within what positions and times can be.
-pub(crate) fn number(name: &str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
-    let read = |text: &str| {
-        let number = text.parse().ok().filter(|&n| n <= i64::MAX as u64);
-        number.ok_or_else(|| {
-            ApiError::new(ErrorCode::BadRequest, format!("{name}: expected a whole number"))
-        })
-    };
-    text.map(read).transpose()
 }
 
 impl App {

@@ -14,9 +14,10 @@ mod body;
 mod conversations;
 mod health;
 mod log;
-pub(crate) mod messages;
+mod messages;
 mod openapi;
 mod prekeys;
+pub(crate) mod query;
 
 use rocket::{Route, routes};
 

@@ -19,8 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
 use super::guard::Caller;
-use super::messages::number;
 use super::present;
+use super::query::number;
 use crate::App;
 use crate::auth::keys::DeviceKey;
 use crate::error::ApiError;

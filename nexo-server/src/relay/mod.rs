@@ -27,8 +27,8 @@ use socket::{SEND_WITHIN, Socket};
 use crate::App;
 use crate::error::ApiError;
 use crate::http::guard::{bearer, check_binding, device_of};
-use crate::http::messages::number;
-use crate::store::{Device, is_participant};
+use crate::http::query::number;
+use crate::store::Device;
 
 /// Bytes a socket may hold unsent before the relay waits for its reader.
 const WRITE_BUFFER: usize = 2 * MAX_BODY;
@@ -127,10 +127,9 @@ fn refused(error: &ApiError) -> (u16, &'static str) {
 }
 
 async fn admit(app: &App, account: &AccountId, conv: Option<ConvId>) -> Result<(), ApiError> {
-    let (Some(conv), account) = (conv, *account) else { return Ok(()) };
-    match app.store.read(move |conn| is_participant(conn, &conv, &account)).await? {
-        true => Ok(()),
-        false => Err(ApiError::new(ErrorCode::Forbidden, "not a participant")),
+    match conv {
+        Some(conv) => app.participant(conv, *account).await,
+        None => Ok(()),
     }
 }
 
