@@ -119,6 +119,7 @@ fn say(error: &dyn Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Database;
 
     fn exit(line: &[&str]) -> u8 {
         run(line.iter().map(OsString::from), &|_| None)
@@ -143,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let order = InviteOrder {
             data_dir: dir.path().to_owned(),
-            database: dir.path().join("nexo.db"),
+            database: Database::File(dir.path().join("nexo.db")),
             uses: 2,
             lifetime: 60,
         };
@@ -151,7 +152,7 @@ mod tests {
         let text = rocket::execute(invite(order.clone(), &clock)).unwrap();
         assert!(text.starts_with("nxi_") && text.len() == 36);
         assert_ne!(rocket::execute(invite(order.clone(), &clock)).unwrap(), text);
-        let bytes = std::fs::read(&order.database).unwrap();
+        let bytes = std::fs::read(dir.path().join("nexo.db")).unwrap();
         let hash: [u8; 32] = Sha256::digest(&text).into();
         let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
         let wal = std::fs::read(dir.path().join("nexo.db-wal")).unwrap_or_default();

@@ -56,7 +56,7 @@ pub struct Relay {
 pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     provider::install();
     let secret = config.server_secret()?;
-    let keys = open_keys(&config.data_dir, config.origin.as_ref())?;
+    let keys = open_keys(&config.keys_dir, config.origin.as_ref())?;
     let origin = keys.origin().clone();
     let store = Store::open(&config.database)?;
     let rooms = Rooms::default();
@@ -65,7 +65,7 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
         let conversations = conversations.iter().copied().map(Topic::Conversation);
         bells.ring(conversations.chain(accounts.iter().copied().map(Topic::Account)), size);
     });
-    let ledger = SqlLedger::new(store.writer(), origin.clone(), clock.clone(), ring);
+    let ledger = SqlLedger::new(store.writer()?, origin.clone(), clock.clone(), ring);
     let log_clock = clock.clone();
     let options = Options::new(Box::new(move || log_clock.seconds()));
     let (log, writer) = Log::start(ledger, keys, &config.data_dir, options)?;
@@ -84,7 +84,7 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     Ok(Relay { rocket: mount(&app), writer, app })
 }
 
-/// The keys in the data directory, made there at the first start.
+/// The keys in their directory, made there at the first start.
 ///
 /// # Errors
 /// [`crate::log::KeyError`].

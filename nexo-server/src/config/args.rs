@@ -32,14 +32,17 @@ Environment (besides those above):
   JWT_ISSUER        the tokens' issuer [default: nexo]
   ACCESS_TTL_MIN    minutes an access token lives, 1 to 1440 [default: 15]
   REFRESH_TTL_DAYS  days a refresh token lives, 1 to 365 [default: 7]
-  DB_URL            sqlite:///path/to/nexo.db or a path [default: nexo.db in the data directory]
+  DB_URL            sqlite:///path/to/nexo.db, a path, or postgres://user:password@host/database
+                    (in the environment, because it may hold a password)
+                    [default: nexo.db in the data directory]
   STATE_DIRECTORY   the data directory under systemd, unless another is given
   NEXO_LOG          what to log to stderr, e.g. info or nexo_server=debug (or RUST_LOG)
 
 Files in the data directory (by default $XDG_STATE_HOME/nexo/server):
   log.key, time.key   the log's signing keys, mode 0600; back them up, they are the relay
   jwt.secret          secret of the access tokens where none is configured, mode 0600
-  nexo.db             the database
+  nexo.db             the database, unless DB_URL names another
+  head.marker         the newest head that was announced; each server has its own
 
 Exit codes: 0 done, 64 usage, 78 configuration; others are printed with their cause.";
 
@@ -90,6 +93,10 @@ struct Place {
 struct ServeArgs {
     #[command(flatten)]
     place: Place,
+    /// Where log.key, time.key and jwt.secret are; servers that share a database share these
+    /// [default: the data directory]
+    #[arg(long, value_name = "DIR", env = "NEXO_KEYS")]
+    keys: Option<PathBuf>,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", env = "NEXO_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
@@ -182,6 +189,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<C
 
 fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
     let data_dir = super::data_dir(args.place.data_dir, env)?;
+    let keys_dir = args.keys.unwrap_or_else(|| data_dir.clone());
     let (any, origins) = args.cors_origin.into_iter().partition::<Vec<_>, _>(|o| o == "*");
     Ok(Config {
         listen: args.listen,
@@ -194,10 +202,11 @@ fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
         client_ip_header: args.client_ip_header,
         grace: args.grace,
         jwt_issuer: super::jwt_issuer(env)?,
-        jwt_secret: super::jwt_secret(&data_dir, env)?,
+        jwt_secret: super::jwt_secret(&keys_dir, env)?,
         access_ttl: super::number("ACCESS_TTL_MIN", 15, (1, 1440), env)? * 60,
         refresh_ttl: super::number("REFRESH_TTL_DAYS", 7, (1, 365), env)? * DAY,
         database: super::database(&data_dir, env)?,
+        keys_dir,
         data_dir,
     })
 }
@@ -229,6 +238,7 @@ fn header_name(text: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::store::Database;
     use clap::CommandFactory as _;
     use std::path::Path;
 
@@ -271,7 +281,7 @@ pub(crate) mod tests {
             assert_eq!(config.data_dir, Path::new("/d"));
             assert_eq!(config.listen, "0.0.0.0:0".parse().unwrap());
             assert!(!config.rate_limit);
-            assert_eq!(config.database, Path::new("/d/nexo.db"));
+            assert_eq!(config.database, Database::File("/d/nexo.db".into()));
         }
     }
 
@@ -321,7 +331,7 @@ pub(crate) mod tests {
         let Ok(Command::Serve(config)) = parse(argv, &env) else { panic!() };
         assert_eq!(config.jwt_issuer, "mine");
         assert_eq!((config.access_ttl, config.refresh_ttl), (3600, 30 * 86_400));
-        assert_eq!(config.database, Path::new("/srv/x.db"));
+        assert_eq!(config.database, Database::File("/srv/x.db".into()));
         let bad = |name: &str| (name == "ACCESS_TTL_MIN").then(|| OsString::from("0"));
         let argv = ["nexo-server", "--data-dir", "/d"].map(OsString::from);
         assert_eq!(parse(argv, &bad).unwrap_err().exit_code(), 78);
@@ -336,7 +346,7 @@ pub(crate) mod tests {
         let line = "nexo-server invite --data-dir /d --uses 5 --expires 2";
         let Ok(Command::Invite(order)) = run(line) else { panic!() };
         assert_eq!((order.uses, order.lifetime), (5, 172_800));
-        assert_eq!(order.database, Path::new("/d/nexo.db"));
+        assert_eq!(order.database, Database::File("/d/nexo.db".into()));
         let Ok(Command::Invite(order)) = run("nexo-server invite --data-dir /d") else { panic!() };
         assert_eq!((order.uses, order.lifetime), (1, 604_800));
     }

@@ -20,11 +20,12 @@ use std::path::{Path, PathBuf};
 use nexo_schema::ids::Origin;
 
 use crate::auth::public_url::PublicUrl;
+use crate::store::Database;
 
 /// Looks a variable up in the environment; tests bring their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Name of the JWT secret's file in the data directory.
+/// Name of the JWT secret's file in the keys' directory.
 pub const JWT_SECRET_FILE: &str = "jwt.secret";
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "nexo.db";
@@ -48,8 +49,8 @@ pub enum Command {
 pub struct InviteOrder {
     /// The data directory.
     pub data_dir: PathBuf,
-    /// The SQLite file.
-    pub database: PathBuf,
+    /// The database.
+    pub database: Database,
     /// How many accounts it is good for.
     pub uses: u32,
     /// Seconds from now until it is void.
@@ -59,8 +60,10 @@ pub struct InviteOrder {
 /// Everything a serving process is told.
 #[derive(Debug)]
 pub struct Config {
-    /// Keys, secret, database and marker live here; made with mode 0700.
+    /// Marker, and unless they are elsewhere keys, secret and database; made with mode 0700.
     pub data_dir: PathBuf,
+    /// The log's keys and the JWT secret; made with mode 0700.
+    pub keys_dir: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The relay's name, if it is given; else the one its log key has, or gets.
@@ -88,8 +91,8 @@ pub struct Config {
     pub access_ttl: u64,
     /// Seconds a refresh token lives.
     pub refresh_ttl: u64,
-    /// The SQLite file.
-    pub database: PathBuf,
+    /// The database.
+    pub database: Database,
 }
 
 /// Where the JWT secret comes from.
@@ -140,11 +143,8 @@ pub enum ConfigError {
     /// `JWT_ISSUER` is empty or too long.
     #[error("JWT_ISSUER: expected 1 to 255 printable ASCII characters")]
     Issuer,
-    /// `DB_URL` names PostgreSQL.
-    #[error("DB_URL: this build has no PostgreSQL; use sqlite:///path/to/nexo.db")]
-    NoPostgres,
     /// `DB_URL` is nothing we know.
-    #[error("DB_URL: expected sqlite:///path/to/nexo.db or a path to a file")]
+    #[error("DB_URL: expected sqlite:///path/to/nexo.db, a path to a file, or postgres://user@host/db")]
     DbUrl,
     /// Both `JWT_SECRET` and `JWT_SECRET_FILE` are set.
     #[error("JWT_SECRET and JWT_SECRET_FILE are both set; which one is meant?")]
@@ -156,12 +156,14 @@ pub enum ConfigError {
 
 impl Config {
     /// The JWT secret; at first start, where none is configured, a new one in a file of the
-    /// data directory. That directory is there afterwards, made with mode 0700 if need be.
+    /// keys' directory. That and the data directory are there afterwards, made with mode 0700 if
+    /// need be.
     ///
     /// # Errors
     /// [`ConfigError::DataDir`], [`ConfigError::Secret`].
     pub fn server_secret(&self) -> Result<ServerSecret, ConfigError> {
         make_dir(&self.data_dir)?;
+        make_dir(&self.keys_dir)?;
         match &self.jwt_secret {
             SecretSource::Given(secret) => Ok(secret.clone()),
             SecretSource::Kept(path) => Ok(secret::open_or_make(path)?),
@@ -192,24 +194,29 @@ fn data_dir(given: Option<PathBuf>, env: Env<'_>) -> Result<PathBuf, ConfigError
     state.map(|dir| dir.join("nexo/server")).ok_or(ConfigError::NoHome)
 }
 
-/// The SQLite file that `DB_URL` names.
+/// The database that `DB_URL` names: what libpq takes as a URL (its manual, 34.1.1.2), or a file.
 ///
 /// ```text
 /// sqlite:///./nexo.db   sqlite:///nexo.db     relative, as the seed (SQLAlchemy) means them
 /// sqlite:///srv/nexo.db sqlite:////srv/nexo.db  absolute
 /// sqlite://srv/nexo.db  srv/nexo.db             relative
 /// ```
-fn database(data_dir: &Path, env: Env<'_>) -> Result<PathBuf, ConfigError> {
-    let Some(url) = text("DB_URL", env)? else { return Ok(data_dir.join(DATABASE_FILE)) };
-    let scheme = url.split("://").next().unwrap_or_default();
-    if scheme.len() < url.len() && scheme.starts_with("postgres") {
-        return Err(ConfigError::NoPostgres);
+fn database(data_dir: &Path, env: Env<'_>) -> Result<Database, ConfigError> {
+    match text("DB_URL", env)? {
+        None => Ok(Database::File(data_dir.join(DATABASE_FILE))),
+        Some(url) => database_at(&url),
+    }
+}
+
+fn database_at(url: &str) -> Result<Database, ConfigError> {
+    if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(Database::Postgres(url.to_owned()));
     }
     let path = match url.strip_prefix("sqlite://") {
         None if url.contains("://") || url.starts_with("sqlite:") => {
             return Err(ConfigError::DbUrl);
         }
-        None => url.as_str(),
+        None => url,
         Some(rest) => match rest.strip_prefix('/') {
             Some(name) if name.starts_with("./") || name.starts_with("../") => name,
             Some(name) if name.starts_with('/') || !name.contains('/') => name,
@@ -220,7 +227,7 @@ fn database(data_dir: &Path, env: Env<'_>) -> Result<PathBuf, ConfigError> {
     if path.is_empty() || path.ends_with('/') || path.contains('?') || path == ":memory:" {
         return Err(ConfigError::DbUrl);
     }
-    Ok(PathBuf::from(path))
+    Ok(Database::File(PathBuf::from(path)))
 }
 
 fn jwt_secret(data_dir: &Path, env: Env<'_>) -> Result<SecretSource, ConfigError> {
@@ -297,13 +304,14 @@ pub(crate) mod tests {
             ("/srv/nexo.db", "/srv/nexo.db"),
             ("nexo.db", "nexo.db"),
         ] {
-            assert_eq!(file(url).unwrap(), Path::new(path), "{url}");
+            assert_eq!(file(url).unwrap(), Database::File(path.into()), "{url}");
         }
-        for url in ["postgres://u@h/d", "postgresql://h/d", "postgresql+psycopg://h/d"] {
-            assert!(matches!(file(url), Err(ConfigError::NoPostgres)), "{url}");
+        for url in ["postgres://u@h/d", "postgresql:///d?host=/run"] {
+            assert_eq!(file(url).unwrap(), Database::Postgres(url.into()));
         }
         for url in [
             "mysql://h/d",
+            "postgresql+psycopg://h/d",
             "sqlite://",
             "sqlite:///",
             "sqlite::memory:",

@@ -5,7 +5,7 @@
 //! otherwise drops it. The one thing that must not happen to a dropped result is
 //! that its signed note is seen: it never leaves the process.
 
-use super::ledger::{BundleWrite, Entry, Staged, StoredHead};
+use super::ledger::{BundleWrite, Entry, Staged, StoredHead, TailWrite};
 use super::recent::RecentTiles;
 use super::signer::LogKeys;
 use super::tree::{Edge, Hash, TILE_WIDTH, leaf_hash};
@@ -35,11 +35,29 @@ pub(super) fn stage(tail: &Tail, entries: &[&Entry], keys: &LogKeys, time: u64) 
     let leaves: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry.as_bytes())).collect();
     let mut edge = tail.edge.clone();
     let (bundles, bundle) = bundles(edge.size(), &tail.bundle, entries);
-    let tiles = edge.append(&leaves);
+    let appended = appended(edge.size(), &tail.bundle, &bundles, &bundle, entries.len());
+    let mut tiles = edge.append(&leaves);
+    tiles.retain(|tile| tile.level > 0 || tile.hashes.len() == TILE_WIDTH * 32);
     let (size, root) = (edge.size(), edge.root());
     let note = keys.sign_head(size, root, time);
-    let staged = Staged { size, root, note, time, tiles, bundles };
+    let staged = Staged { size, root, note, time, tiles, bundles, tail: appended };
     Candidate { staged: Arc::new(staged), tail: Tail { edge, bundle } }
+}
+
+/// What the partial bundle `after` has that `before` had not; all of it if a bundle was filled.
+fn appended(
+    size: u64,
+    before: &[u8],
+    full: &[BundleWrite],
+    after: &[u8],
+    entries: usize,
+) -> Option<TailWrite> {
+    let width = TILE_WIDTH as u64;
+    let (start, data) = match full {
+        [] => (size, &after[before.len()..]),
+        _ => ((size + entries as u64) / width * width, after),
+    };
+    (!data.is_empty()).then(|| TailWrite { start, data: data.to_vec() })
 }
 
 impl Candidate {
@@ -55,7 +73,7 @@ impl Candidate {
     }
 }
 
-/// The bundles that `entries` make or lengthen, and the partial one they leave.
+/// The bundles that `entries` fill, and the partial one they leave.
 fn bundles(size: u64, partial: &[u8], entries: &[&Entry]) -> (Vec<BundleWrite>, Vec<u8>) {
     let (mut writes, mut data, mut next) = (Vec::new(), partial.to_vec(), size);
     for entry in entries {
@@ -68,14 +86,12 @@ fn bundles(size: u64, partial: &[u8], entries: &[&Entry]) -> (Vec<BundleWrite>, 
             writes.push(BundleWrite { index, data: std::mem::take(&mut data) });
         }
     }
-    if !data.is_empty() && !entries.is_empty() {
-        writes.push(BundleWrite { index: next / TILE_WIDTH as u64, data: data.clone() });
-    }
     (writes, data)
 }
 
 /// The entries of a bundle; `None` if its lengths do not add up.
-pub(super) fn bundle_entries(mut bundle: &[u8]) -> Option<Vec<&[u8]>> {
+#[must_use]
+pub fn bundle_entries(mut bundle: &[u8]) -> Option<Vec<&[u8]>> {
     let mut entries = Vec::new();
     while !bundle.is_empty() {
         let (len, rest) = bundle.split_first_chunk::<2>()?;
@@ -130,8 +146,15 @@ mod tests {
         let head = keys.verify_own(&staged.note).unwrap();
         assert_eq!((head.size, head.root, head.time), (300, staged.root, 8));
         let bundles: Vec<u64> = staged.bundles.iter().map(|b| b.index).collect();
-        assert_eq!(bundles, [0, 1]);
-        assert_eq!(bundle_entries(&second.tail.bundle).unwrap().len(), 44);
+        assert_eq!(bundles, [0]);
+        let tail = staged.tail.as_ref().unwrap();
+        assert_eq!((tail.start, &tail.data), (256, &second.tail.bundle));
+        assert_eq!(bundle_entries(&tail.data).unwrap().len(), 44);
+        let more = stage(&second.tail, &all[..3], &keys, 9).staged;
+        let tail = more.tail.as_ref().unwrap();
+        assert_eq!((more.bundles.len(), tail.start), (0, 300));
+        assert_eq!(bundle_entries(&tail.data).unwrap().len(), 3, "only what is new");
+        assert!(staged.tiles.iter().all(|t| t.level > 0 || t.hashes.len() == 256 * 32));
     }
 
     #[test]
@@ -181,7 +204,7 @@ mod tests {
                     entries[from..].iter().take(256).map(Entry::as_bytes).collect();
                 prop_assert_eq!(bundle_entries(data), Some(expected));
             }
-            prop_assert_eq!(stored.len(), done.div_ceil(256));
+            prop_assert_eq!(stored.len(), done / 256);
             prop_assert_eq!(bundle_entries(&partial).unwrap().len(), done % 256);
         }
 

@@ -45,12 +45,21 @@ impl Entry {
     }
 }
 
-/// An entry bundle to store: its whole content, full or still growing.
+/// A full entry bundle to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleWrite {
     /// Position, from 0; bundle `i` holds the entries from `256 * i`.
     pub index: u64,
-    /// 1 to 256 entries, each after its length.
+    /// 256 entries, each after its length.
+    pub data: Vec<u8>,
+}
+
+/// Entries behind the last full bundle, to append to those stored before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailWrite {
+    /// 0-based index of the first of them.
+    pub start: u64,
+    /// At least one entry, each after its length.
     pub data: Vec<u8>,
 }
 
@@ -65,10 +74,13 @@ pub struct Staged {
     pub note: Vec<u8>,
     /// POSIX seconds in the note's time signature.
     pub time: u64,
-    /// Tiles that are new or longer; insert or replace by (level, index).
+    /// Tiles that are new or longer; insert or replace by (level, index). Of level 0 only the
+    /// full ones: a partial one is the hashes of the tail.
     pub tiles: Vec<TileWrite>,
-    /// Bundles that are new or longer; insert or replace by index.
+    /// Bundles that became full; insert. The tail before them goes.
     pub bundles: Vec<BundleWrite>,
+    /// What this batch adds behind the last full bundle; insert.
+    pub tail: Option<TailWrite>,
 }
 
 /// The newest head in the database.
@@ -90,11 +102,11 @@ pub struct StoredHead {
 pub struct Stored {
     /// The newest head; none before the first start.
     pub head: Option<StoredHead>,
-    /// (level, hashes) of the partial tile of each level that has one at the
-    /// head's size, cut to that size's width.
+    /// (level, hashes) of the partial tile of each level above 0 that has one
+    /// at the head's size.
     pub edge_tiles: Vec<(u8, Vec<u8>)>,
-    /// The partial bundle at the head's size; empty if the last one is full.
-    pub edge_bundle: Vec<u8>,
+    /// The entries behind the last full bundle, each after its length.
+    pub tail: Vec<u8>,
 }
 
 /// What became of an item, position by position.

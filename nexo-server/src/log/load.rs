@@ -9,7 +9,7 @@
 use super::batch::{Tail, bundle_entries};
 use super::ledger::{LedgerError, Stored, StoredHead};
 use super::signer::{LogKeys, OwnNoteError};
-use super::tree::{Edge, EdgeError, Hash, leaf_hash};
+use super::tree::{Edge, EdgeError, Hash, TILE_WIDTH, leaf_hash};
 use nexo_schema::bytes::to_hex;
 
 /// Why the log in the database is not one to go on from.
@@ -49,9 +49,9 @@ pub enum LoadError {
         /// Entries in the row.
         row: u64,
     },
-    /// The partial bundle is not the entries under the partial tile.
+    /// The entries behind the last full bundle are not as many as the size implies.
     #[error(
-        "the last {expected} stored entries are not those of the stored tile; restore the database from a backup"
+        "the log's last {expected} entries are not stored as such; restore the database from a backup"
     )]
     Bundle {
         /// Entries it should hold.
@@ -74,11 +74,15 @@ pub(super) fn verified(
     stored: Stored,
     keys: &LogKeys,
 ) -> Result<(Tail, Option<StoredHead>), LoadError> {
-    let Stored { head, edge_tiles, edge_bundle } = stored;
+    let Stored { head, mut edge_tiles, tail } = stored;
     let Some(head) = head else {
-        let blank = edge_tiles.is_empty() && edge_bundle.is_empty();
+        let blank = edge_tiles.is_empty() && tail.is_empty();
         return if blank { Ok((Tail::default(), None)) } else { Err(LoadError::NoHead) };
     };
+    let leaves = tail_leaves(head.size, &tail)?;
+    if !leaves.is_empty() {
+        edge_tiles.push((0, leaves.concat()));
+    }
     let edge = Edge::restore(head.size, &edge_tiles)?;
     let computed = edge.root();
     if computed != head.root {
@@ -88,13 +92,15 @@ pub(super) fn verified(
     if (note.size, note.root, note.time) != (head.size, head.root, head.time) {
         return Err(LoadError::Row { note: note.size, row: head.size });
     }
-    let leaves = edge.last_leaves();
-    let hashed = bundle_entries(&edge_bundle)
-        .map(|entries| entries.into_iter().map(leaf_hash).collect::<Vec<_>>());
-    if hashed.as_deref() != Some(leaves) {
-        return Err(LoadError::Bundle { expected: leaves.len() });
-    }
-    Ok((Tail { edge, bundle: edge_bundle }, Some(head)))
+    Ok((Tail { edge, bundle: tail }, Some(head)))
+}
+
+/// Hashes of the entries behind the last full bundle: the partial tile of level 0.
+fn tail_leaves(size: u64, tail: &[u8]) -> Result<Vec<Hash>, LoadError> {
+    let expected = usize::try_from(size % TILE_WIDTH as u64).unwrap_or(TILE_WIDTH);
+    let entries = bundle_entries(tail).filter(|entries| entries.len() == expected);
+    let entries = entries.ok_or(LoadError::Bundle { expected })?;
+    Ok(entries.into_iter().map(leaf_hash).collect())
 }
 
 #[cfg(test)]
@@ -112,8 +118,8 @@ mod tests {
         let (size, root, note) = (staged.size, staged.root, staged.note.clone());
         Stored {
             head: Some(StoredHead { size, root, note, time: 7 }),
-            edge_tiles: tail.edge.partial_tiles().map(|t| (t.level, t.hashes)).collect(),
-            edge_bundle: tail.bundle,
+            edge_tiles: tail.edge.partial_tiles().skip(1).map(|t| (t.level, t.hashes)).collect(),
+            tail: tail.bundle,
         }
     }
 
@@ -139,10 +145,8 @@ mod tests {
         let head = |s: &mut Stored| s.head.take().unwrap();
         let wrong_root = refusal(|s| s.head.as_mut().unwrap().root[0] ^= 1);
         assert!(matches!(wrong_root, LoadError::Root { size: 5, .. }));
-        let altered_tile = refusal(|s| s.edge_tiles[0].1[40] ^= 1);
-        assert!(matches!(altered_tile, LoadError::Root { size: 5, .. }));
-        let short_tile = refusal(|s| s.edge_tiles[0].1.truncate(96));
-        assert!(matches!(short_tile, LoadError::Edge(EdgeError::Width { level: 0, .. })));
+        let tile_too_many = refusal(|s| s.edge_tiles.push((1, vec![0; 32])));
+        assert!(matches!(tile_too_many, LoadError::Edge(EdgeError::Surplus { level: 1 })));
         let no_head = refusal(|s| drop(head(s)));
         assert!(matches!(no_head, LoadError::NoHead));
         let other_time = refusal(|s| s.head.as_mut().unwrap().time = 8);
@@ -152,12 +156,12 @@ mod tests {
             s.head.as_mut().unwrap().note = note;
         });
         assert!(matches!(other_size, LoadError::Row { note: 4, row: 5 }));
-        let lost_entry = refusal(|s| s.edge_bundle.truncate(44));
+        let lost_entry = refusal(|s| s.tail.truncate(44));
         assert!(matches!(lost_entry, LoadError::Bundle { expected: 5 }));
-        let altered_entry = refusal(|s| s.edge_bundle[3] ^= 1);
-        assert!(matches!(altered_entry, LoadError::Bundle { expected: 5 }));
-        let torn_bundle = refusal(|s| s.edge_bundle.truncate(50));
-        assert!(matches!(torn_bundle, LoadError::Bundle { expected: 5 }));
+        let altered_entry = refusal(|s| s.tail[3] ^= 1);
+        assert!(matches!(altered_entry, LoadError::Root { size: 5, .. }));
+        let torn_entry = refusal(|s| s.tail.truncate(50));
+        assert!(matches!(torn_entry, LoadError::Bundle { expected: 5 }));
     }
 
     #[test]

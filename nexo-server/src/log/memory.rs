@@ -1,6 +1,6 @@
 //! A ledger in memory, for tests: it keeps its promises, or breaks one on demand.
 
-use super::batch::{Tail, stage};
+use super::batch::{Tail, bundle_entries, stage};
 use super::ledger::{
     Admission, CommitError, Entry, Ledger, LedgerError, Stage, Staged, Stored, StoredHead,
 };
@@ -50,6 +50,7 @@ pub(super) struct Content {
     pub(super) head: Option<StoredHead>,
     pub(super) tiles: BTreeMap<(u8, u64), Vec<u8>>,
     pub(super) bundles: BTreeMap<u64, Vec<u8>>,
+    pub(super) tail: Vec<u8>,
     pub(super) rows: BTreeMap<String, u64>,
     pub(super) faults: VecDeque<Fault>,
     pub(super) load_fails: bool,
@@ -85,15 +86,14 @@ impl Content {
     pub(super) fn stored(&self) -> Stored {
         let size = self.size();
         let mut edge_tiles = Vec::new();
-        for level in 0..8u8 {
+        for level in 1..8u8 {
             let hashes = size >> (8 * u32::from(level));
             let width = usize::from(width(size, level, hashes / 256));
             if width > 0 {
                 edge_tiles.push((level, self.tiles[&(level, hashes / 256)][..width * 32].to_vec()));
             }
         }
-        let edge_bundle = self.bundles.get(&(size / 256)).cloned().unwrap_or_default();
-        Stored { head: self.head.clone(), edge_tiles, edge_bundle }
+        Stored { head: self.head.clone(), edge_tiles, tail: self.tail.clone() }
     }
 
     fn write(&mut self, staged: &Staged) {
@@ -101,8 +101,10 @@ impl Content {
             self.tiles.insert((tile.level, tile.index), tile.hashes.clone());
         }
         for bundle in &staged.bundles {
-            self.bundles.insert(bundle.index, bundle.data.clone());
+            assert!(self.bundles.insert(bundle.index, bundle.data.clone()).is_none());
+            self.tail.clear();
         }
+        self.tail.extend(staged.tail.iter().flat_map(|tail| &tail.data));
         let Staged { size, root, note, time, .. } = staged.clone();
         self.head = Some(StoredHead { size, root, note, time });
         self.commits += 1;
@@ -194,7 +196,15 @@ impl Tiles for Disk {
 
     fn tile(&mut self, level: u8, index: u64, width: u16) -> Result<Vec<Hash>, &'static str> {
         let disk = self.lock();
-        let tile = disk.tiles.get(&(level, index)).ok_or("no such tile")?;
+        let tile = match disk.tiles.get(&(level, index)) {
+            Some(tile) => tile.clone(),
+            None if level == 0 => bundle_entries(&disk.tail)
+                .unwrap()
+                .into_iter()
+                .flat_map(super::tree::leaf_hash)
+                .collect(),
+            None => return Err("no such tile"),
+        };
         tile.get(..usize::from(width) * 32).and_then(tile_hashes).ok_or("tile too short")
     }
 }
@@ -207,7 +217,8 @@ pub(super) fn audit(disk: &Disk, keys: &LogKeys) {
     let entries: Vec<Vec<u8>> = content
         .bundles
         .values()
-        .flat_map(|b| super::batch::bundle_entries(b).unwrap())
+        .chain([&content.tail])
+        .flat_map(|b| bundle_entries(b).unwrap())
         .map(<[u8]>::to_vec)
         .collect();
     assert_eq!(entries.len() as u64, head.size);

@@ -37,10 +37,11 @@ mod signer;
 mod stats;
 mod tree;
 
+pub use batch::bundle_entries;
 pub use keyfile::KeyFileError;
 pub use ledger::{
     Admission, BundleWrite, CommitError, Entry, EntryTooLong, Ledger, LedgerError, MAX_ENTRY,
-    Stage, Staged, Stored, StoredHead,
+    Stage, Staged, Stored, StoredHead, TailWrite,
 };
 pub use load::LoadError;
 pub use marker::{MARKER_FILE, MarkerError};

@@ -403,17 +403,20 @@ fn start_up_refuses_what_differs() {
     assert!(matches!(root, StartError::Load(LoadError::Root { size: 300, .. })), "{root}");
     server.disk.lock().head.as_mut().unwrap().root[0] ^= 1;
 
-    for tile in [(0, 1), (1, 0)] {
-        server.disk.lock().tiles.get_mut(&tile).unwrap()[7] ^= 1;
-        let altered = server.refusal(keys(ORIGIN, 1));
-        assert!(matches!(altered, StartError::Load(LoadError::Root { .. })), "{altered}");
-        server.disk.lock().tiles.get_mut(&tile).unwrap()[7] ^= 1;
-    }
+    server.disk.lock().tiles.get_mut(&(1, 0)).unwrap()[7] ^= 1;
+    let altered = server.refusal(keys(ORIGIN, 1));
+    assert!(matches!(altered, StartError::Load(LoadError::Root { .. })), "{altered}");
+    server.disk.lock().tiles.get_mut(&(1, 0)).unwrap()[7] ^= 1;
 
-    server.disk.lock().bundles.get_mut(&1).unwrap()[2] ^= 1;
+    server.disk.lock().tail[2] ^= 1;
     let entry = server.refusal(keys(ORIGIN, 1));
-    assert!(matches!(entry, StartError::Load(LoadError::Bundle { expected: 44 })), "{entry}");
-    server.disk.lock().bundles.get_mut(&1).unwrap()[2] ^= 1;
+    assert!(matches!(entry, StartError::Load(LoadError::Root { .. })), "{entry}");
+    server.disk.lock().tail[2] ^= 1;
+    let whole = server.disk.lock().tail.clone();
+    server.disk.lock().tail.truncate(5);
+    let torn = server.refusal(keys(ORIGIN, 1));
+    assert!(matches!(torn, StartError::Load(LoadError::Bundle { expected: 44 })), "{torn}");
+    server.disk.lock().tail = whole;
 
     server.disk.fault(Fault::RolledBack);
     assert!(matches!(server.refusal(keys(ORIGIN, 1)), StartError::FirstHead(_)));
@@ -431,7 +434,7 @@ fn start_up_refuses_a_restored_backup() {
     {
         let (from, mut to) = (server.disk.lock(), backup.disk.lock());
         (to.head, to.tiles) = (from.head.clone(), from.tiles.clone());
-        to.bundles = from.bundles.clone();
+        (to.bundles, to.tail) = (from.bundles.clone(), from.tail.clone());
     }
     send(&log, message("b")).unwrap();
     writer.shutdown().unwrap();

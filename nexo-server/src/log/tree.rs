@@ -204,12 +204,6 @@ impl Edge {
         self.levels.iter().fold(none, |carry, level| level.root(carry)).unwrap_or_else(empty_root)
     }
 
-    /// The partial level 0 tile: hashes of the last `size % 256` leaves.
-    #[must_use]
-    pub fn last_leaves(&self) -> &[Hash] {
-        self.levels.first().map_or(&[], |level| &level.hashes)
-    }
-
     /// Appends leaves and returns every tile that is new or longer for it,
     /// full ones first. The size stays below [`MAX_SIZE`]: at a million leaves
     /// a second that takes 290,000 years.

@@ -17,21 +17,25 @@ pub fn open_conversation(
     other: &AccountId,
     now: u64,
 ) -> Result<(), StoreError> {
+    // Changes take turns: what is not there now will not be there before we put it there.
+    let found = conversations::table.find(conv.as_bytes());
+    if diesel::select(diesel::dsl::exists(found)).get_result(conn)? {
+        return Ok(());
+    }
     diesel::insert_into(conversations::table)
         .values((
             conversations::conv_id.eq(conv.as_bytes()),
             conversations::kind.eq("direct"),
             conversations::created.eq(signed(now)),
         ))
-        .on_conflict_do_nothing()
         .execute(conn)?;
-    for account in [one, other] {
+    let others = (other != one).then_some(other);
+    for account in [one].into_iter().chain(others) {
         diesel::insert_into(participants::table)
             .values((
                 participants::conv_id.eq(conv.as_bytes()),
                 participants::account_id.eq(account.as_bytes()),
             ))
-            .on_conflict_do_nothing()
             .execute(conn)?;
     }
     Ok(())

@@ -6,14 +6,18 @@ use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId, Origin};
 
 use super::admit::{Admission, Decision, Item, Placed, Refusal};
-use super::schema::{bundles, heads, log_head, tiles};
-use super::tree::{bundle, newest_head, tile};
+use super::conn::{exclusive, snapshot};
+use super::schema::{bundles, heads, log_head, tail, tiles};
+use super::tree::{newest_head, tail_of, tile};
 use super::{Conn, StoreError, signed, unsigned};
 use crate::clock::Clock;
 use crate::log::{
     Admission as Admitted, CommitError, Entry, Ledger, LedgerError, Stage, Staged, Stored,
-    StoredHead, TILE_HEIGHT, TILE_WIDTH,
+    StoredHead, TILE_HEIGHT, TILE_WIDTH, TileWrite,
 };
+
+/// What PostgreSQL's servers wait for in turn; SQLite's write lock covers it.
+const LOCK_HEAD: &str = "SELECT pg_advisory_xact_lock(715827884)";
 
 /// Called when a batch is public: the conversations and accounts it concerns, the log's size.
 pub(super) type Ring = Box<dyn Fn(&[ConvId], &[AccountId], u64) + Send>;
@@ -43,7 +47,7 @@ impl Ledger for SqlLedger {
 
     fn load(&mut self) -> Result<Stored, LedgerError> {
         let mut conn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        conn.transaction(load_edge).map_err(|e: StoreError| LedgerError(e.into()))
+        snapshot(&mut conn, load_edge).map_err(|e: StoreError| LedgerError(e.into()))
     }
 
     fn commit(
@@ -56,7 +60,7 @@ impl Ledger for SqlLedger {
         let mut conn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = Batch { origin: &self.origin, now: self.clock.seconds(), expected, items };
         let mut written = None;
-        let outcome = conn.immediate_transaction(|conn| {
+        let outcome = exclusive(&mut conn, Some(LOCK_HEAD), |conn| {
             written = Some(batch.write(conn, stage)?);
             Ok(())
         });
@@ -155,7 +159,7 @@ fn load_edge(conn: &mut Conn) -> Result<Stored, StoreError> {
     let Some(head) = newest_head(conn)? else { return Ok(Stored::default()) };
     let width = TILE_WIDTH as u64;
     let mut edge_tiles = Vec::new();
-    for level in 0u8..8 {
+    for level in 1u8..8 {
         let hashes = head.size >> (u32::from(level) * TILE_HEIGHT);
         let Ok(partial) = usize::try_from(hashes % width) else { continue };
         if partial > 0 {
@@ -164,29 +168,45 @@ fn load_edge(conn: &mut Conn) -> Result<Stored, StoreError> {
             edge_tiles.push((level, stored));
         }
     }
-    let edge_bundle = match head.size % width {
-        0 => Vec::new(),
-        _ => bundle(conn, head.size / width)?.unwrap_or_default(),
-    };
+    let tail = tail_of(conn, head.size / width)?;
     let head = StoredHead { size: head.size, root: head.root, note: head.note, time: head.time };
-    Ok(Stored { head: Some(head), edge_tiles, edge_bundle })
+    Ok(Stored { head: Some(head), edge_tiles, tail })
 }
 
 fn write_tree(conn: &mut Conn, staged: &Staged) -> Result<(), StoreError> {
     for tile in &staged.tiles {
-        diesel::replace_into(tiles::table)
-            .values((
-                tiles::level.eq(i32::from(tile.level)),
-                tiles::idx.eq(signed(tile.index)),
-                tiles::hashes.eq(&tile.hashes),
-            ))
-            .execute(conn)?;
+        put_tile(conn, tile)?;
     }
     for bundle in &staged.bundles {
-        diesel::replace_into(bundles::table)
+        diesel::insert_into(bundles::table)
             .values((bundles::idx.eq(signed(bundle.index)), bundles::entries.eq(&bundle.data)))
             .execute(conn)?;
     }
+    if !staged.bundles.is_empty() {
+        diesel::delete(tail::table).execute(conn)?;
+    }
+    if let Some(added) = &staged.tail {
+        diesel::insert_into(tail::table)
+            .values((tail::start.eq(signed(added.start)), tail::entries.eq(&added.data)))
+            .execute(conn)?;
+    }
+    Ok(())
+}
+
+/// A tile of level 0 is stored once; one above grows in place.
+fn put_tile(conn: &mut Conn, tile: &TileWrite) -> Result<(), StoreError> {
+    let key = (i32::from(tile.level), signed(tile.index));
+    if tile.level > 0 {
+        let grown = diesel::update(tiles::table.find(key))
+            .set(tiles::hashes.eq(&tile.hashes))
+            .execute(conn)?;
+        if grown > 0 {
+            return Ok(());
+        }
+    }
+    diesel::insert_into(tiles::table)
+        .values((tiles::level.eq(key.0), tiles::idx.eq(key.1), tiles::hashes.eq(&tile.hashes)))
+        .execute(conn)?;
     Ok(())
 }
 

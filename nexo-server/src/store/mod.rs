@@ -1,9 +1,8 @@
-//! All SQL of the relay: one writer, several readers, one SQLite file.
+//! All SQL of the relay: one writer, several readers, on either engine.
 //!
 //! Functions are verbs of the domain and return plain or schema types; rows never leave this
-//! folder. [`Conn`] is the one place that names the engine: PostgreSQL joins here, behind the
-//! same functions. `store` implements the log's [`Ledger`](crate::log::Ledger) and knows
-//! nothing else of `log`.
+//! folder. `conn.rs` names the engines; everything else is written for both. `store` implements
+//! the log's [`Ledger`](crate::log::Ledger) and knows nothing else of `log`.
 //!
 //! Blocking calls run in [`Store::read`] and [`Store::write`] and in the sequencer's thread,
 //! nowhere else.
@@ -12,8 +11,10 @@ mod accounts;
 mod admit;
 mod challenges;
 mod claims;
+mod conn;
 mod conversations;
 mod counters;
+mod fresh;
 mod invites;
 mod ledger;
 mod messages;
@@ -24,15 +25,7 @@ mod schema;
 mod suite;
 mod tree;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use diesel::Connection as _;
-use diesel::connection::SimpleConnection as _;
-use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
-use diesel::sqlite::SqliteConnection;
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 pub use accounts::{Account, Device, EventRow, device_by_id, find_account, find_account_by_id};
 pub use accounts::{active_devices, count_accounts, events};
@@ -40,7 +33,9 @@ pub use admit::{Item, NativeDeletion, NativeMessage, NewDeletion, NewMessage, Pa
 pub use admit::{Refusal, Registration, SignedGenesis};
 pub use challenges::{Pending, live_challenges, put_challenge, take_challenge};
 pub use claims::{Claim, claim_one_time};
+pub use conn::{Conn, Database};
 pub use conversations::{is_participant, open_conversation, shares_conversation};
+pub use fresh::Fresh;
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
 pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
@@ -49,18 +44,11 @@ pub use prekeys::{PrekeyRow, PublishRefusal, fallback, publish, stock};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
 
-/// The engine's connection.
-pub type Conn = SqliteConnection;
+use conn::{Readers, exclusive, snapshot};
 
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../schema/migrations/server/sqlite");
-
-/// Readers beside the writer. Two cores serve a relay; more readers only queue on them.
-const READERS: u32 = 4;
-
-/// Every connection: WAL so that readers never wait, FULL so that an ack is on the disk.
-const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-     PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 10000; \
-     PRAGMA cache_size = -16000;";
+/// What one server's changes wait for while another makes its own. On SQLite the file's own
+/// write lock does that.
+const WRITE_LOCK: &str = "SELECT pg_advisory_xact_lock(715827883)";
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -99,36 +87,50 @@ impl StoreError {
 /// The database behind the relay. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    writer: Arc<Mutex<Conn>>,
-    readers: Pool<ConnectionManager<Conn>>,
+    database: Database,
+    /// SQLite's one writer, which the log shares; PostgreSQL has locks for that.
+    writer: Option<Arc<Mutex<Conn>>>,
+    readers: Readers,
 }
 
 impl Store {
-    /// Opens (creating it, mode 0600 in a 0700 folder made by the caller) and migrates the file.
+    /// Opens and migrates the database; a SQLite file is created, mode 0600, in a 0700 folder
+    /// made by the caller.
     ///
     /// # Errors
-    /// [`StoreError`] if the file cannot be opened or was made by a newer program.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        create_private(path).map_err(|e| StoreError::Connect(e.to_string()))?;
-        let mut writer = connect(path)?;
-        refuse_newer(&mut writer)?;
-        writer
-            .run_pending_migrations(MIGRATIONS)
-            .map_err(|e| StoreError::Migrate(e.to_string()))?;
-        let readers = Pool::builder()
-            .max_size(READERS)
-            .min_idle(Some(1))
-            .connection_timeout(Duration::from_secs(10))
-            .connection_customizer(Box::new(Reader))
-            .build(ConnectionManager::new(url(path)))
-            .map_err(|e| StoreError::Connect(e.to_string()))?;
-        Ok(Self { writer: Arc::new(Mutex::new(writer)), readers })
+    /// [`StoreError`] if it cannot be opened or was made by a newer program.
+    pub fn open(database: &Database) -> Result<Self, StoreError> {
+        let conn = database.prepare()?;
+        let readers = database.readers()?;
+        let writer = match conn {
+            Conn::Sqlite(_) => Some(Arc::new(Mutex::new(conn))),
+            Conn::Postgres(_) => None,
+        };
+        Ok(Self { database: database.clone(), writer, readers })
     }
 
-    /// The writer, for the log: batches and other changes take turns on one connection.
+    /// A writer's connection for the log. On SQLite batches and other changes take turns on
+    /// one; on PostgreSQL the log has its own.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database cannot be reached.
+    pub fn writer(&self) -> Result<Arc<Mutex<Conn>>, StoreError> {
+        match &self.writer {
+            Some(writer) => Ok(writer.clone()),
+            None => Ok(Arc::new(Mutex::new(self.database.connect()?))),
+        }
+    }
+
+    /// Whether other servers may be working on the same database.
     #[must_use]
-    pub fn writer(&self) -> Arc<Mutex<Conn>> {
-        self.writer.clone()
+    pub fn is_shared(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// Runs `query` on a reader.
@@ -159,10 +161,11 @@ impl Store {
         E: From<StoreError> + From<diesel::result::Error> + Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, E> + Send + 'static,
     {
-        self.read(move |conn| conn.transaction(look)).await
+        self.read(move |conn| snapshot(conn, look)).await
     }
 
-    /// Runs `change` in one immediate transaction on the writer; an error undoes all of it.
+    /// Runs `change` in one transaction, alone among all such changes; an error undoes all of
+    /// it.
     ///
     /// # Errors
     /// What `change` returns; then nothing of it is stored.
@@ -172,11 +175,17 @@ impl Store {
         E: From<StoreError> + From<diesel::result::Error> + Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, E> + Send + 'static,
     {
-        let writer = self.writer.clone();
-        blocking(move || {
-            // A panic inside a transaction rolled it back; the connection itself is sound.
-            let mut conn = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            conn.immediate_transaction(change)
+        let (writer, readers) = (self.writer.clone(), self.readers.clone());
+        blocking(move || match writer {
+            Some(writer) => {
+                // A panic inside a transaction rolled it back; the connection itself is sound.
+                let mut conn = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                exclusive(&mut conn, None, change)
+            }
+            None => {
+                let mut conn = readers.get().map_err(|_| StoreError::Busy)?;
+                exclusive(&mut conn, Some(WRITE_LOCK), change)
+            }
         })
         .await
     }
@@ -192,46 +201,6 @@ where
     match tokio::task::spawn_blocking(call).await {
         Ok(done) => done,
         Err(_) => Err(StoreError::Abandoned.into()),
-    }
-}
-
-fn url(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-fn connect(path: &Path) -> Result<Conn, StoreError> {
-    let mut conn = Conn::establish(&url(path)).map_err(|e| StoreError::Connect(e.to_string()))?;
-    conn.batch_execute(PRAGMAS)?;
-    Ok(conn)
-}
-
-/// A database with migrations this program does not know was written by a newer one.
-fn refuse_newer(conn: &mut Conn) -> Result<(), StoreError> {
-    let known = conn.applied_migrations().map_err(|e| StoreError::Migrate(e.to_string()))?;
-    let ours =
-        diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
-            .map_err(|e| StoreError::Migrate(e.to_string()))?;
-    let newer = known.iter().any(|v| !ours.iter().any(|m| m.name().version() == *v));
-    if newer {
-        return Err(StoreError::Migrate(
-            "the database was made by a newer nexo-server; run that one".into(),
-        ));
-    }
-    Ok(())
-}
-
-fn create_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
-}
-
-#[derive(Debug)]
-struct Reader;
-
-impl CustomizeConnection<Conn, diesel::r2d2::Error> for Reader {
-    fn on_acquire(&self, conn: &mut Conn) -> Result<(), diesel::r2d2::Error> {
-        let pragmas = format!("{PRAGMAS} PRAGMA query_only = ON;");
-        conn.batch_execute(&pragmas).map_err(diesel::r2d2::Error::QueryError)
     }
 }
 

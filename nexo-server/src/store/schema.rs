@@ -200,6 +200,13 @@ table! {
     }
 }
 
+table! {
+    tail (start) {
+        start -> BigInt,
+        entries -> Binary,
+    }
+}
+
 joinable!(devices -> accounts (account_id));
 allow_tables_to_appear_in_same_query!(
     accounts,

@@ -1,4 +1,4 @@
-//! The store's test-suite, on a real database file. What it asks holds for every engine.
+//! The store's test-suite, on real databases: every test runs on both engines.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,22 +13,94 @@ use super::*;
 use crate::clock::Clock;
 use crate::log::{Admission, CommitError, Ledger as _, Staged};
 
-/// A store in a folder of its own.
+#[path = "../../../tests/harness/postgres.rs"]
+#[expect(dead_code, reason = "the black-box tests ask more of it")]
+mod postgres;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Every test of the suite, once per engine.
+macro_rules! on_both_engines {
+    ($($test:ident,)*) => {
+        mod on_sqlite {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Engine::Sqlite);
+            })*
+        }
+        mod on_postgres {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Engine::Postgres);
+            })*
+        }
+    };
+}
+
+on_both_engines! {
+    a_registration_uses_its_challenge_and_takes_the_handle,
+    an_invite_is_spent_once_and_not_by_a_refused_registration,
+    a_retry_finds_its_place_and_other_content_is_a_conflict,
+    parallel_sends_in_any_order_raise_nothing,
+    who_may_send_where_and_to_whom,
+    notes_to_self_go_to_the_own_device,
+    a_deletion_clears_what_was_said_and_keeps_what_was_logged,
+    positions_and_times_agree_and_time_never_runs_back,
+    pages_are_cut_by_rows_and_by_bytes_and_lose_nothing,
+    a_batch_on_another_head_writes_nothing,
+    bells_ring_for_messages_only_and_once_per_batch,
+    challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
+    refresh_tokens_rotate_and_reuse_ends_the_family,
+    prekeys_are_never_reused_and_claimed_once_by_few,
+    more_one_time_prekeys_than_are_kept_is_refused,
+    the_schema_in_rust_is_the_schema_on_disk,
+    a_database_of_a_newer_program_is_refused,
+}
+
+/// A database of its own, and what goes when it goes.
+struct Place {
+    database: Database,
+    _dir: Option<tempfile::TempDir>,
+    _postgres: Option<postgres::Database>,
+}
+
+impl Place {
+    fn new(on: Engine) -> Self {
+        match on {
+            Engine::Sqlite => {
+                let dir = tempfile::tempdir().unwrap();
+                let database = Database::File(dir.path().join("nexo.db"));
+                Self { database, _dir: Some(dir), _postgres: None }
+            }
+            Engine::Postgres => {
+                let server = postgres::database();
+                let database = Database::Postgres(server.url());
+                Self { database, _dir: None, _postgres: Some(server) }
+            }
+        }
+    }
+}
+
+/// A store of its own. The database goes last.
 struct Fixture {
-    _dir: tempfile::TempDir,
     store: Store,
     ledger: SqlLedger,
     clock: Clock,
     size: u64,
     rung: Arc<Mutex<Vec<u64>>>,
+    place: Place,
 }
 
 type Outcome = Admission<Placed, Refusal>;
 
 impl Fixture {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("nexo.db")).unwrap();
+    fn new(on: Engine) -> Self {
+        let place = Place::new(on);
+        let store = Store::open(&place.database).unwrap();
         let clock = Clock::fixed(1_000);
         let rung = Arc::new(Mutex::new(Vec::new()));
         let bell = rung.clone();
@@ -36,8 +108,8 @@ impl Fixture {
             bell.lock().unwrap().push(size);
         });
         let origin = Origin::parse("o").unwrap();
-        let ledger = SqlLedger::new(store.writer(), origin, clock.clone(), ring);
-        Self { _dir: dir, store, ledger, clock, size: 0, rung }
+        let ledger = SqlLedger::new(store.writer().unwrap(), origin, clock.clone(), ring);
+        Self { store, ledger, clock, size: 0, rung, place }
     }
 
     /// Commits items as the log would, with a tree of zeros.
@@ -58,6 +130,7 @@ impl Fixture {
                         time,
                         tiles: vec![],
                         bundles: vec![],
+                        tail: None,
                     })
                 })
             })
@@ -73,7 +146,7 @@ impl Fixture {
     }
 
     fn conn<T>(&self, look: impl FnOnce(&mut Conn) -> T) -> T {
-        look(&mut self.store.writer().lock().unwrap())
+        look(&mut self.store.writer().unwrap().lock().unwrap())
     }
 
     /// A native account with one device, and a prekey so that it can be reached.
@@ -89,8 +162,8 @@ impl Fixture {
     }
 
     /// alice and bob, and their conversation.
-    fn pair() -> (Self, ConvId) {
-        let mut fixture = Self::new();
+    fn pair(on: Engine) -> (Self, ConvId) {
+        let mut fixture = Self::new(on);
         fixture.account("alice", caps::SEND | caps::RECV);
         fixture.account("bob", caps::SEND | caps::RECV);
         let conv = ConvId([9; 32]);
@@ -172,9 +245,8 @@ fn refusal(outcome: &Outcome) -> Option<Refusal> {
     }
 }
 
-#[test]
-fn a_registration_uses_its_challenge_and_takes_the_handle() {
-    let mut fixture = Fixture::new();
+fn a_registration_uses_its_challenge_and_takes_the_handle(on: Engine) {
+    let mut fixture = Fixture::new(on);
     let item = || Item::Register(registration("alice", caps::SEND));
     assert_eq!(refusal(&fixture.one(item())), Some(Refusal::ChallengeGone));
     assert_eq!(fixture.conn(count_accounts).unwrap(), 0, "a refusal writes nothing");
@@ -186,9 +258,8 @@ fn a_registration_uses_its_challenge_and_takes_the_handle() {
     assert_eq!(refusal(&fixture.one(Item::Register(other))), Some(Refusal::HandleTaken));
 }
 
-#[test]
-fn an_invite_is_spent_once_and_not_by_a_refused_registration() {
-    let mut fixture = Fixture::new();
+fn an_invite_is_spent_once_and_not_by_a_refused_registration(on: Engine) {
+    let mut fixture = Fixture::new(on);
     fixture.conn(|c| put_invite(c, &[7; 32], 1, 9_999)).unwrap();
     let invited = |name| {
         let mut new = registration(name, caps::SEND);
@@ -206,9 +277,8 @@ fn an_invite_is_spent_once_and_not_by_a_refused_registration() {
     assert!(fixture.conn(|c| take_challenge(c, "nonce of bob", 0)).unwrap(), "not used up");
 }
 
-#[test]
-fn a_retry_finds_its_place_and_other_content_is_a_conflict() {
-    let (mut fixture, conv) = Fixture::pair();
+fn a_retry_finds_its_place_and_other_content_is_a_conflict(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     let send = |id, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
     // Twice in one batch, and again later, under a number that is used by now.
     let outcomes = fixture.commit(&[send("m1", 1), send("m1", 1)]);
@@ -222,9 +292,8 @@ fn a_retry_finds_its_place_and_other_content_is_a_conflict() {
     assert!(matches!(fixture.one(send("m2", 2)), Admission::Placed { .. }), "2 was not used up");
 }
 
-#[test]
-fn parallel_sends_in_any_order_raise_nothing() {
-    let (mut fixture, conv) = Fixture::pair();
+fn parallel_sends_in_any_order_raise_nothing(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     let ids: Vec<String> = (1..=50).map(|n| format!("m{n}")).collect();
     let items: Vec<_> = (1..=50u64)
         .rev()
@@ -234,9 +303,8 @@ fn parallel_sends_in_any_order_raise_nothing() {
     assert!(fixture.commit(&items).iter().all(|o| matches!(o, Admission::Placed { .. })));
 }
 
-#[test]
-fn who_may_send_where_and_to_whom() {
-    let (mut fixture, conv) = Fixture::pair();
+fn who_may_send_where_and_to_whom(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     fixture.account("carol", caps::SEND | caps::RECV);
     fixture.account("dave", caps::RECV);
     fixture.account("ci", caps::SEND | caps::STATELESS);
@@ -263,9 +331,8 @@ fn who_may_send_where_and_to_whom() {
     assert!(matches!(fixture.one(Item::Message(bare)), Admission::Placed { .. }));
 }
 
-#[test]
-fn notes_to_self_go_to_the_own_device() {
-    let mut fixture = Fixture::new();
+fn notes_to_self_go_to_the_own_device(on: Engine) {
+    let mut fixture = Fixture::new(on);
     fixture.account("alice", caps::SEND | caps::RECV);
     let conv = ConvId([4; 32]);
     let me = account("alice");
@@ -274,9 +341,8 @@ fn notes_to_self_go_to_the_own_device() {
     assert!(matches!(fixture.one(Item::Message(note)), Admission::Placed { .. }));
 }
 
-#[test]
-fn a_deletion_clears_what_was_said_and_keeps_what_was_logged() {
-    let (mut fixture, conv) = Fixture::pair();
+fn a_deletion_clears_what_was_said_and_keeps_what_was_logged(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     fixture.one(Item::Message(message(conv, "m1", "alice", &["bob"], Some(1))));
     let delete = |from: &str, target: &str, envelope| {
         let native = NativeDeletion { statement: vec![1], sig: vec![2], target_envelope: envelope };
@@ -306,16 +372,15 @@ fn a_deletion_clears_what_was_said_and_keeps_what_was_logged() {
     assert_eq!(index_of(&fixture.one(retry)), Some(2), "a retry after deletion is known");
 }
 
-#[test]
-fn positions_and_times_agree_and_time_never_runs_back() {
-    let (mut fixture, conv) = Fixture::pair();
+fn positions_and_times_agree_and_time_never_runs_back(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
     fixture.commit(&[send("m1", 1), send("m2", 2)]);
     fixture.clock.step(Duration::from_secs(5));
     fixture.commit(&[send("m3", 3)]);
     let late = Clock::fixed(10);
     fixture.ledger = SqlLedger::new(
-        fixture.store.writer(),
+        fixture.store.writer().unwrap(),
         Origin::parse("o").unwrap(),
         late,
         Box::new(|_, _, _| {}),
@@ -329,9 +394,8 @@ fn positions_and_times_agree_and_time_never_runs_back() {
     assert_eq!(rows.iter().map(|r| r.ts).collect::<Vec<_>>(), [1_005, 1_005]);
 }
 
-#[test]
-fn pages_are_cut_by_rows_and_by_bytes_and_lose_nothing() {
-    let (mut fixture, conv) = Fixture::pair();
+fn pages_are_cut_by_rows_and_by_bytes_and_lose_nothing(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     for n in 1..=60u64 {
         let mut large = message(conv, &format!("m{n}"), "alice", &["bob"], Some(n));
         large.cipher = vec![7; 80 * 1024];
@@ -361,9 +425,8 @@ fn pages_are_cut_by_rows_and_by_bytes_and_lose_nothing() {
     }
 }
 
-#[test]
-fn a_batch_on_another_head_writes_nothing() {
-    let (mut fixture, conv) = Fixture::pair();
+fn a_batch_on_another_head_writes_nothing(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     let items = [Item::Message(message(conv, "m1", "alice", &["bob"], Some(1)))];
     let moved = fixture.ledger.commit(7, &items, &mut |_| panic!("staged on a foreign head"));
     assert!(matches!(moved, Err(CommitError::HeadMoved { found: 2 })), "{moved:?}");
@@ -375,18 +438,16 @@ fn a_batch_on_another_head_writes_nothing() {
     assert!(!fixture.rung.lock().unwrap().contains(&0));
 }
 
-#[test]
-fn bells_ring_for_messages_only_and_once_per_batch() {
-    let (mut fixture, conv) = Fixture::pair();
+fn bells_ring_for_messages_only_and_once_per_batch(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
     assert!(fixture.rung.lock().unwrap().is_empty(), "registrations concern no conversation");
     let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
     fixture.commit(&[send("m1", 1), send("m2", 2)]);
     assert_eq!(*fixture.rung.lock().unwrap(), [4]);
 }
 
-#[test]
-fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest() {
-    let fixture = Fixture::new();
+fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest(on: Engine) {
+    let fixture = Fixture::new(on);
     let (me, other) = (device("alice"), device("bob"));
     let put = |who: &DeviceId, n: u64, exp| {
         let pending = Pending { nonce: format!("{who}-{n}"), request: vec![] };
@@ -407,9 +468,8 @@ fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest() {
     assert!(take(&nonce, 103) && !take(&nonce, 103), "once");
 }
 
-#[test]
-fn refresh_tokens_rotate_and_reuse_ends_the_family() {
-    let mut fixture = Fixture::new();
+fn refresh_tokens_rotate_and_reuse_ends_the_family(on: Engine) {
+    let mut fixture = Fixture::new(on);
     let device = fixture.account("alice", caps::SEND);
     let login = Login { device, jkt: Some("jkt".into()), family: [1; 16] };
     let token = |n: u8| [n; 32];
@@ -430,9 +490,8 @@ fn refresh_tokens_rotate_and_reuse_ends_the_family() {
     assert!(matches!(turn(7, 8, 501), Err(RotateError::Unknown)), "expired");
 }
 
-#[test]
-fn prekeys_are_never_reused_and_claimed_once_by_few() {
-    let mut fixture = Fixture::new();
+fn prekeys_are_never_reused_and_claimed_once_by_few(on: Engine) {
+    let mut fixture = Fixture::new(on);
     let target = fixture.account("bob", caps::RECV);
     let keys: Vec<_> = (1..=8).map(one_time_key).collect();
     let put = |fallback: Option<&PrekeyRow>, keys: &[PrekeyRow]| {
@@ -459,9 +518,8 @@ fn prekeys_are_never_reused_and_claimed_once_by_few() {
     assert!(fixture.conn(|c| fallback(c, &target, 100_000)).unwrap().is_none(), "not in force");
 }
 
-#[test]
-fn more_one_time_prekeys_than_are_kept_is_refused() {
-    let mut fixture = Fixture::new();
+fn more_one_time_prekeys_than_are_kept_is_refused(on: Engine) {
+    let mut fixture = Fixture::new(on);
     let target = fixture.account("bob", caps::RECV);
     let keys: Vec<_> = (1..=9).map(one_time_key).collect();
     let refused = fixture.conn(|c| publish(c, &target, None, &keys, &[], 8)).unwrap();
@@ -469,8 +527,7 @@ fn more_one_time_prekeys_than_are_kept_is_refused() {
 }
 
 /// The tables as Diesel sees them are the tables as migrated: a select of every column works.
-#[test]
-fn the_schema_in_rust_is_the_schema_on_disk() {
+fn the_schema_in_rust_is_the_schema_on_disk(on: Engine) {
     #[derive(QueryableByName)]
     struct Column {
         #[diesel(sql_type = diesel::sql_types::Text)]
@@ -478,13 +535,21 @@ fn the_schema_in_rust_is_the_schema_on_disk() {
         #[diesel(sql_type = diesel::sql_types::Text)]
         col: String,
     }
-    let fixture = Fixture::new();
+    let fixture = Fixture::new(on);
     let columns: Vec<Column> = fixture.conn(|conn| {
-        diesel::sql_query(
-            "SELECT m.name AS tbl, p.name AS col FROM sqlite_master m, pragma_table_info(m.name) p \
-             WHERE m.type = 'table' AND m.name NOT LIKE '\\_\\_%' ESCAPE '\\' \
-             AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, p.cid",
-        )
+        diesel::sql_query(match on {
+            Engine::Sqlite => {
+                "SELECT m.name AS tbl, p.name AS col \
+                 FROM sqlite_master m, pragma_table_info(m.name) p \
+                 WHERE m.type = 'table' AND m.name NOT LIKE '\\_\\_%' ESCAPE '\\' \
+                 AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, p.cid"
+            }
+            Engine::Postgres => {
+                "SELECT table_name::text AS tbl, column_name::text AS col \
+                 FROM information_schema.columns WHERE table_schema = 'public' \
+                 AND table_name NOT LIKE '\\_\\_%' ORDER BY table_name, ordinal_position"
+            }
+        })
         .load(conn)
         .unwrap()
     });
@@ -507,16 +572,14 @@ fn the_schema_in_rust_is_the_schema_on_disk() {
     assert_eq!(in_rust.matches("table! {").count(), on_disk.len());
 }
 
-#[test]
-fn a_database_of_a_newer_program_is_refused() {
-    let fixture = Fixture::new();
-    let path = fixture._dir.path().join("nexo.db");
-    fixture.conn(|conn| {
+fn a_database_of_a_newer_program_is_refused(on: Engine) {
+    let fixture = Fixture::new(on);
+        fixture.conn(|conn| {
         diesel::sql_query(
             "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')",
         )
         .execute(conn)
         .unwrap();
     });
-    assert!(matches!(Store::open(&path), Err(StoreError::Migrate(_))));
+    assert!(matches!(Store::open(&fixture.place.database), Err(StoreError::Migrate(_))));
 }

@@ -2,9 +2,9 @@
 
 use diesel::prelude::*;
 
-use super::schema::{bundles, heads, log_head, tiles};
+use super::schema::{bundles, heads, log_head, tail, tiles};
 use super::{Conn, StoreError, hash32, signed, unsigned};
-use crate::log::{Hash, Tiles, tile_hashes};
+use crate::log::{Hash, TILE_WIDTH, Tiles, bundle_entries, leaf_hash, tile_hashes};
 
 /// A signed head as stored.
 #[derive(Debug, Clone)]
@@ -51,6 +51,12 @@ pub fn head_at(conn: &mut Conn, size: u64) -> Result<Option<StoredHeadRow>, Stor
 /// # Errors
 /// [`StoreError`].
 pub fn tile(conn: &mut Conn, level: u8, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    if level == 0 {
+        let entries = tail_of(conn, index)?;
+        if !entries.is_empty() {
+            return leaf_hashes(&entries).map(Some);
+        }
+    }
     let row = tiles::table.find((i32::from(level), signed(index))).select(tiles::hashes);
     Ok(row.first(conn).optional()?)
 }
@@ -60,7 +66,31 @@ pub fn tile(conn: &mut Conn, level: u8, index: u64) -> Result<Option<Vec<u8>>, S
 /// # Errors
 /// [`StoreError`].
 pub fn bundle(conn: &mut Conn, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let entries = tail_of(conn, index)?;
+    if !entries.is_empty() {
+        return Ok(Some(entries));
+    }
     Ok(bundles::table.find(signed(index)).select(bundles::entries).first(conn).optional()?)
+}
+
+/// The entries of a bundle that is not full yet. Read before the full ones: between the two
+/// reads it may become one of them, but never the other way round.
+pub(super) fn tail_of(conn: &mut Conn, bundle: u64) -> Result<Vec<u8>, StoreError> {
+    let start = bundle.saturating_mul(TILE_WIDTH as u64);
+    let end = start.saturating_add(TILE_WIDTH as u64);
+    let parts: Vec<Vec<u8>> = tail::table
+        .filter(tail::start.ge(signed(start)))
+        .filter(tail::start.lt(signed(end)))
+        .order(tail::start)
+        .select(tail::entries)
+        .load(conn)?;
+    Ok(parts.concat())
+}
+
+fn leaf_hashes(entries: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let entries = bundle_entries(entries);
+    let entries = entries.ok_or_else(|| StoreError::corrupt("tail", "an entry is cut off"))?;
+    Ok(entries.into_iter().flat_map(leaf_hash).collect())
 }
 
 /// The stored tiles, for building proofs.

@@ -1,0 +1,301 @@
+//! The engines: SQLite in a file, PostgreSQL at a URL, behind one [`Conn`].
+//!
+//! Queries are written once, for both; where an engine wants its own words (locks, conflicts,
+//! bulk loads) the code matches on [`Conn`]. PostgreSQL is reached with libpq, which is built
+//! from source as SQLite is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use diesel::connection::{AnsiTransactionManager, SimpleConnection as _, TransactionManager as _};
+use diesel::pg::PgConnection;
+use diesel::prelude::*;
+use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use diesel::sqlite::SqliteConnection;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::StoreError;
+
+/// A connection to either engine.
+#[derive(diesel::MultiConnection)]
+pub enum Conn {
+    /// To a file.
+    Sqlite(SqliteConnection),
+    /// To a server.
+    Postgres(PgConnection),
+}
+
+/// Where the relay's data is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A SQLite file.
+    File(PathBuf),
+    /// A PostgreSQL database, as a URL that may hold a password.
+    Postgres(String),
+}
+
+/// Without the URL's secrets.
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::fmt::Display for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            // Password and options may be secrets; host and name are not.
+            Self::Postgres(url) => {
+                let bare = url.split(['?', '#']).next().unwrap_or_default();
+                let place = bare.rsplit_once('@').map_or_else(
+                    || bare.split_once("://").map_or(bare, |(_, rest)| rest),
+                    |(_, place)| place,
+                );
+                write!(f, "postgres://{place}")
+            }
+        }
+    }
+}
+
+const SQLITE_MIGRATIONS: EmbeddedMigrations =
+    embed_migrations!("../schema/migrations/server/sqlite");
+const POSTGRES_MIGRATIONS: EmbeddedMigrations =
+    embed_migrations!("../schema/migrations/server/postgres");
+
+/// WAL so that readers never wait, FULL so that an ack is on the disk.
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+     PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 10000; \
+     PRAGMA cache_size = -16000;";
+
+/// The same promises from PostgreSQL: an ack is on its disk, and a server that hangs or is cut
+/// off does not hold the head's lock for long.
+const SETTINGS: &str = "SET synchronous_commit = on; SET client_encoding = 'UTF8'; \
+     SET lock_timeout = '10s'; SET statement_timeout = '60s'; \
+     SET idle_in_transaction_session_timeout = '15s'; SET application_name = 'nexo-server';";
+
+/// What libpq is told unless the URL says otherwise (libpq 34.1.2): a dead network is noticed.
+const CONNINFO: [(&str, &str); 5] = [
+    ("connect_timeout", "5"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "30000"),
+];
+
+/// Connections beside the log's own. Two cores serve a relay; more readers only queue on them.
+const POOL: u32 = 4;
+
+/// How long a request waits for one of them.
+const POOL_WAIT: Duration = Duration::from_secs(10);
+
+/// Whom two servers migrating at once wait for; any number will do.
+const MIGRATION_LOCK: &str = "SELECT pg_advisory_lock(715827882)";
+const MIGRATION_UNLOCK: &str = "SELECT pg_advisory_unlock(715827882)";
+
+/// Connections handed out to readers, and on PostgreSQL to writers too.
+pub(super) type Readers = Pool<ConnectionManager<Conn>>;
+
+impl Database {
+    /// The path or URL as Diesel takes it.
+    fn url(&self) -> String {
+        match self {
+            Self::File(path) => path.to_string_lossy().into_owned(),
+            Self::Postgres(url) => with_conninfo(url),
+        }
+    }
+
+    /// Opens a connection that may write.
+    pub(super) fn connect(&self) -> Result<Conn, StoreError> {
+        let refused = |e: ConnectionError| StoreError::Connect(e.to_string());
+        let url = self.url();
+        let mut conn = match self {
+            Self::File(_) => Conn::Sqlite(SqliteConnection::establish(&url).map_err(refused)?),
+            Self::Postgres(_) => Conn::Postgres(PgConnection::establish(&url).map_err(refused)?),
+        };
+        conn.batch_execute(match self {
+            Self::File(_) => PRAGMAS,
+            Self::Postgres(_) => SETTINGS,
+        })?;
+        Ok(conn)
+    }
+
+    /// Creates the file if need be, brings the schema up to date and returns the connection.
+    pub(super) fn prepare(&self) -> Result<Conn, StoreError> {
+        if let Self::File(path) = self {
+            create_private(path).map_err(|e| StoreError::Connect(e.to_string()))?;
+        }
+        let mut conn = self.connect()?;
+        match &mut conn {
+            Conn::Sqlite(conn) => migrate(conn, &SQLITE_MIGRATIONS)?,
+            Conn::Postgres(conn) => {
+                conn.batch_execute(MIGRATION_LOCK)?;
+                let done = migrate(conn, &POSTGRES_MIGRATIONS);
+                conn.batch_execute(MIGRATION_UNLOCK)?;
+                done?;
+            }
+        }
+        Ok(conn)
+    }
+
+    /// Opens the pool.
+    pub(super) fn readers(&self) -> Result<Readers, StoreError> {
+        Pool::builder()
+            .max_size(POOL)
+            .min_idle(Some(1))
+            .connection_timeout(POOL_WAIT)
+            .connection_customizer(Box::new(Pooled))
+            .build(ConnectionManager::new(self.url()))
+            .map_err(|e| StoreError::Connect(e.to_string()))
+    }
+}
+
+/// The URL with our defaults for what it does not say.
+fn with_conninfo(url: &str) -> String {
+    let mut full = url.to_owned();
+    for (name, value) in CONNINFO {
+        let said = url.split_once('?').is_some_and(|(_, options)| {
+            options.split('&').any(|o| o.split('=').next() == Some(name))
+        });
+        if !said {
+            full.push(if full.contains('?') { '&' } else { '?' });
+            full.push_str(&format!("{name}={value}"));
+        }
+    }
+    full
+}
+
+fn migrate<C>(conn: &mut C, known: &EmbeddedMigrations) -> Result<(), StoreError>
+where
+    C: MigrationHarness<C::Backend> + Connection,
+    C::Backend: diesel::backend::Backend,
+    EmbeddedMigrations: diesel::migration::MigrationSource<C::Backend>,
+{
+    use diesel::migration::MigrationSource;
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| StoreError::Migrate(e.to_string());
+    let applied = conn.applied_migrations().map_err(failed)?;
+    let ours = MigrationSource::<C::Backend>::migrations(known).map_err(failed)?;
+    if applied.iter().any(|v| !ours.iter().any(|m| m.name().version() == *v)) {
+        let what = "the database was made by a newer nexo-server; run that one";
+        return Err(StoreError::Migrate(what.into()));
+    }
+    conn.run_migrations(&pending(ours, &applied)).map(drop).map_err(failed)
+}
+
+/// The migrations that were not applied yet, oldest first.
+fn pending<DB: diesel::backend::Backend>(
+    ours: Vec<Box<dyn diesel::migration::Migration<DB>>>,
+    applied: &[diesel::migration::MigrationVersion<'_>],
+) -> Vec<Box<dyn diesel::migration::Migration<DB>>> {
+    let new = |m: &Box<dyn diesel::migration::Migration<DB>>| {
+        !applied.iter().any(|v| m.name().version() == *v)
+    };
+    ours.into_iter().filter(new).collect()
+}
+
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+#[derive(Debug)]
+struct Pooled;
+
+impl CustomizeConnection<Conn, diesel::r2d2::Error> for Pooled {
+    fn on_acquire(&self, conn: &mut Conn) -> Result<(), diesel::r2d2::Error> {
+        let done = match conn {
+            // Only the writer writes.
+            Conn::Sqlite(conn) => conn.batch_execute(&format!("{PRAGMAS} PRAGMA query_only = ON;")),
+            Conn::Postgres(conn) => conn.batch_execute(SETTINGS),
+        };
+        done.map_err(diesel::r2d2::Error::QueryError)
+    }
+}
+
+/// Runs `change` in a transaction that no other writer of its kind runs beside; an error undoes
+/// all of it. `begin` is what PostgreSQL is asked first, for its lock.
+pub(super) fn exclusive<T, E>(
+    conn: &mut Conn,
+    begin: Option<&str>,
+    change: impl FnOnce(&mut Conn) -> Result<T, E>,
+) -> Result<T, E>
+where
+    E: From<diesel::result::Error>,
+{
+    match conn {
+        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
+        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn)?,
+    }
+    let first = match (&mut *conn, begin) {
+        (Conn::Postgres(conn), Some(sql)) => conn.batch_execute(sql).map_err(E::from),
+        _ => Ok(()),
+    };
+    match first.and_then(|()| change(conn)) {
+        Ok(value) => {
+            commit(conn)?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The first error is the one to tell; a connection that cannot roll back is broken,
+            // and found to be by whoever uses it next.
+            let _ = roll_back(conn);
+            Err(error)
+        }
+    }
+}
+
+fn commit(conn: &mut Conn) -> QueryResult<()> {
+    match conn {
+        Conn::Sqlite(conn) => AnsiTransactionManager::commit_transaction(conn),
+        Conn::Postgres(conn) => AnsiTransactionManager::commit_transaction(conn),
+    }
+}
+
+fn roll_back(conn: &mut Conn) -> QueryResult<()> {
+    match conn {
+        Conn::Sqlite(conn) => AnsiTransactionManager::rollback_transaction(conn),
+        Conn::Postgres(conn) => AnsiTransactionManager::rollback_transaction(conn),
+    }
+}
+
+/// Runs `look` in a transaction in which all its queries see one state.
+pub(super) fn snapshot<T, E>(
+    conn: &mut Conn,
+    look: impl FnOnce(&mut Conn) -> Result<T, E>,
+) -> Result<T, E>
+where
+    E: From<diesel::result::Error>,
+{
+    conn.transaction(|conn| {
+        // SQLite's transactions are snapshots by themselves.
+        if let Conn::Postgres(conn) = conn {
+            conn.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        }
+        look(conn)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_has_no_secrets() {
+        for (url, shown) in [
+            ("postgres://u:secret@h:5432/d", "postgres://h:5432/d"),
+            ("postgres://u:se@cret@h/d?sslpassword=x", "postgres://h/d"),
+            ("postgresql:///d?host=/run&password=x", "postgres:///d"),
+        ] {
+            let database = Database::Postgres(url.into());
+            assert_eq!((format!("{database}"), format!("{database:?}")), (shown.into(), shown.into()));
+        }
+    }
+
+    #[test]
+    fn the_operators_words_win_over_ours() {
+        let full = with_conninfo("postgres://h/d?connect_timeout=60");
+        assert!(full.starts_with("postgres://h/d?connect_timeout=60&keepalives_idle=10&"), "{full}");
+        assert_eq!(full.matches("connect_timeout").count(), 1);
+        assert!(with_conninfo("postgres://h/d").starts_with("postgres://h/d?connect_timeout=5&"));
+    }
+}
