@@ -4,18 +4,22 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::ids::{AccountId, ConvId, Origin};
+use nexo_schema::ids::{AccountId, ConvId, DeviceId, Origin};
 
 use crate::LogReceipt;
 use crate::auth::dpop::DpopChecker;
+use crate::auth::seen::SeenTokens;
 use crate::auth::token::{AccessTokens, ServerSecret};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::error::ApiError;
 use crate::http::limits::Limits;
+use crate::http::metrics::Metrics;
 use crate::log::{Denied, Log, SubmitError, Ticket};
 use crate::relay::Rooms;
-use crate::store::{Item, Placed, Refusal, SqlLedger, Store, StoreError, is_participant};
+use crate::store::{Device, Item, Placed, Refusal, SqlLedger, Store, StoreError};
+use crate::store::{device_by_id, is_participant};
 
 /// Seconds after which a client whose request found the relay busy may come back.
 const RETRY_AFTER: u64 = 1;
@@ -41,14 +45,20 @@ pub struct Parts {
     pub log: Log<SqlLedger>,
     /// The bell.
     pub rooms: Rooms,
+    /// Devices lately looked up.
+    pub devices: Devices,
     /// Access tokens.
     pub tokens: AccessTokens,
+    /// Access tokens found valid.
+    pub seen: SeenTokens,
     /// What refresh tokens are derived with.
     pub secret: ServerSecret,
     /// DPoP proofs.
     pub dpop: DpopChecker,
     /// Rates.
     pub limits: Limits,
+    /// Counts for the operator.
+    pub metrics: Metrics,
 }
 
 impl App {
@@ -85,6 +95,20 @@ impl App {
             Denied::Refused(refusal) => refusal.into(),
             Denied::NotCommitted | Denied::OutcomeUnknown => unavailable(denied.to_string()),
         })
+    }
+
+    /// The device of this id, revoked or not, as it is or was within
+    /// [`MAX_AGE`](crate::devices::MAX_AGE).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn device(&self, id: &DeviceId) -> Result<Option<Arc<Device>>, StoreError> {
+        if let Some(known) = self.devices.lately(id) {
+            return Ok(Some(known));
+        }
+        let (lookup, wanted) = (self.devices.look_up(), id.clone());
+        let found = self.store.read(move |conn| device_by_id(conn, &wanted)).await?;
+        Ok(found.map(|device| self.devices.keep(lookup, device)))
     }
 
     /// Participants only.

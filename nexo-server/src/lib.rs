@@ -14,6 +14,7 @@ pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod devices;
 pub mod error;
 pub mod http;
 pub mod log;

@@ -9,14 +9,17 @@ use rocket::{Build, Rocket};
 use crate::app::{App, Parts};
 use crate::auth::dpop::DpopChecker;
 use crate::auth::provider;
+use crate::auth::seen::SeenTokens;
 use crate::auth::token::AccessTokens;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::http::headers::{Cors, SecurityHeaders};
 use crate::http::limits::Limits;
+use crate::http::metrics::{Listener, Metrics};
 use crate::log::{Log, LogKeys, Options, StartError, Writer};
-use crate::relay::{Rooms, Topic};
-use crate::store::{SqlLedger, Store, StoreError};
+use crate::relay::Rooms;
+use crate::store::{Fresh, SqlLedger, Store, StoreError};
 
 /// Why the relay did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +63,14 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     let origin = keys.origin().clone();
     let store = Store::open(&config.database)?;
     let rooms = Rooms::default();
-    let bells = rooms.clone();
-    let ring = Box::new(move |conversations: &[_], accounts: &[_], size| {
-        let conversations = conversations.iter().copied().map(Topic::Conversation);
-        bells.ring(conversations.chain(accounts.iter().copied().map(Topic::Account)), size);
+    let devices = Devices::default();
+    let (bells, known) = (rooms.clone(), devices.clone());
+    let ring = Box::new(move |fresh: Fresh| {
+        // First: whoever hears of the batch may ask with what it changed.
+        known.changed(&fresh.keys_changed);
+        bells.ring(fresh);
     });
-    let ledger = SqlLedger::new(store.writer()?, origin.clone(), clock.clone(), ring);
+    let ledger = SqlLedger::new(store.clone(), origin.clone(), clock.clone(), ring);
     let log_clock = clock.clone();
     let options = Options::new(Box::new(move || log_clock.seconds()));
     let (log, writer) = Log::start(ledger, keys, &config.data_dir, options)?;
@@ -73,11 +78,14 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
         tokens: AccessTokens::new(&secret, &config, &origin),
         dpop: DpopChecker::new(&config, &origin, clock.seconds()),
         limits: Limits::new(config.rate_limit),
+        metrics: Metrics::default(),
         origin,
         clock,
         store,
         log,
         rooms,
+        devices,
+        seen: SeenTokens::default(),
         secret,
         config,
     });
@@ -111,7 +119,11 @@ fn mount(app: &App) -> Rocket<Build> {
         },
         ..rocket::Config::default()
     };
-    rocket::custom(config)
+    let rocket = match app.config.metrics {
+        Some(_) => rocket::custom(config).attach(app.metrics.clone()),
+        None => rocket::custom(config),
+    };
+    rocket
         .manage(app.clone())
         .mount("/", crate::http::all())
         .register("/", crate::error::catchers())
@@ -128,15 +140,23 @@ impl Relay {
     /// [`ServeError`].
     pub async fn run(self) -> Result<(), ServeError> {
         let Self { rocket, writer, app } = self;
+        let metrics = match app.config.metrics {
+            Some(address) => Some(Listener::open(&app, address).await.map_err(ServeError::Rocket)?),
+            None => None,
+        };
+        let metrics_at = metrics.as_ref().map(|metrics| metrics.address);
         let announced = app.clone();
         let rocket = rocket.attach(AdHoc::on_liftoff("announce", move |rocket| {
             Box::pin(async move {
                 let address = SocketAddr::new(rocket.config().address, rocket.config().port);
-                announce(&announced, address);
+                announce(&announced, address, metrics_at);
                 tokio::spawn(stop_with_log(announced, rocket.shutdown()));
             })
         }));
         let launched = rocket.launch().await;
+        if let Some(metrics) = metrics {
+            metrics.close().await;
+        }
         drop(app);
         writer.shutdown()?;
         launched.map(drop).map_err(|e| ServeError::Rocket(e.pretty_print().to_string()))
@@ -144,14 +164,17 @@ impl Relay {
 }
 
 /// What an operator pastes into clients, on stdout; the first line says that it is ready.
-fn announce(app: &App, address: SocketAddr) {
+fn announce(app: &App, address: SocketAddr, metrics: Option<SocketAddr>) {
     app.dpop.listening_on(address);
-    let lines = format!(
+    let mut lines = format!(
         "nexo-server listening on http://{address}\norigin  {}\nvkey    {}\ndata    {}\n",
         app.origin,
         app.log.log_vkey(),
         app.config.data_dir.display()
     );
+    if let Some(metrics) = metrics {
+        lines.push_str(&format!("metrics http://{metrics}/metrics\n"));
+    }
     // Not println: it panics when nobody reads.
     let _ = std::io::Write::write_all(&mut std::io::stdout().lock(), lines.as_bytes());
 }

@@ -6,7 +6,7 @@
 use std::io::IsTerminal as _;
 
 use tracing::Metadata;
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -21,7 +21,10 @@ pub(crate) fn start(env: Env<'_>) {
     let wish = ["NEXO_LOG", "RUST_LOG"].iter().find_map(|name| env(name)?.into_string().ok());
     let wish = wish.filter(|wish| !wish.is_empty()).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     // A directive that does not parse is left out, not a reason not to serve.
-    let filter = EnvFilter::builder().parse_lossy(wish).and(filter_fn(quotes_no_request));
+    // Without the hint the two together would take every line as possible, and each `trace!`
+    // of every library on the way of every frame would be looked at before it is dropped.
+    let quiet = filter_fn(quotes_no_request).with_max_level_hint(LevelFilter::TRACE);
+    let filter = EnvFilter::builder().parse_lossy(wish).and(quiet);
     let plain = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = !plain && std::io::stderr().is_terminal();
     let lines = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).with_filter(filter);

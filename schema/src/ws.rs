@@ -2,9 +2,10 @@
 //!
 //! On `/ws?conv_id=` frames are the seed's envelopes, in both directions; the relay adds
 //! `sender_device`, `ts` and `sth_index`, and the sender's own envelope coming back is the
-//! acknowledgement. On `/ws` without `conv_id` the relay only rings: a [`Notice::Head`] says
-//! that something this device may read is in the log; the messages are read over REST.
-//! [`Notice`] frames carry `type`, envelopes never do.
+//! acknowledgement. On `/ws` without `conv_id` the relay rings: a [`Notice::Head`] says that
+//! something this device may read is in the log; the messages are read over REST. On either, an
+//! envelope with `"type":"send"` is answered with a [`Notice::Ack`].
+//! [`Notice`] frames carry `type`, envelopes from the relay never do.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::Problem;
+use crate::http::Receipt;
 use crate::ids::{ConvId, DeviceId, MsgId};
 
 /// Close code: the token is not valid (seed).
@@ -46,13 +48,24 @@ impl Cipher {
     }
 }
 
+/// What a client asks for with a frame. Absent in the seed's envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Answer with a [`Notice::Ack`] when the envelope is committed.
+    Send,
+}
+
 /// An envelope from a client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submit {
+    /// Absent: the seed's envelope, on its conversation's socket alone.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
+    pub ask: Option<Ask>,
     /// Version; 1 where given.
     #[serde(default = "one")]
     pub ver: u32,
-    /// The socket's conversation; another is refused.
+    /// The conversation. On a socket with a conversation it is that one; another is refused.
     pub conv_id: ConvId,
     /// Made by the relay when absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -68,6 +81,9 @@ pub struct Submit {
     /// Native: the send counter.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dseq: Option<u64>,
+    /// With `type`: whether the answer is to have a receipt. Native devices get one anyway.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub receipt: bool,
 }
 
 /// An envelope to a client.
@@ -103,6 +119,21 @@ pub enum Notice {
         /// Tree size.
         size: u64,
     },
+    /// An envelope with `"type":"send"` is in the log, durably and under a signed head.
+    Ack {
+        /// The envelope; the relay's name for it if it had none.
+        msg_id: MsgId,
+        /// Position in the log, from 1.
+        sth_index: u64,
+        /// The relay's time for it, Unix seconds.
+        ts: u64,
+        /// The device had sent the same before: this is its first place.
+        #[serde(skip_serializing_if = "is_false", default)]
+        duplicate: bool,
+        /// As over REST.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        receipt: Option<Receipt>,
+    },
     /// A submitted envelope was refused; nothing of it was stored, but that with
     /// `unavailable` it may not be known: the same msg_id may be sent again.
     Nack {
@@ -115,6 +146,10 @@ pub enum Notice {
 
 fn one() -> u32 {
     1
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[cfg(test)]
@@ -133,8 +168,35 @@ mod tests {
     }
 
     #[test]
+    fn only_send_asks_for_an_answer() {
+        let conv = "ab".repeat(32);
+        let read = |kind: &str| {
+            let text = format!(r#"{{{kind}"conv_id":"{conv}","cipher":"Yw=="}}"#);
+            serde_json::from_str::<Submit>(&text).map(|frame| (frame.ask, frame.receipt))
+        };
+        assert_eq!(read("").unwrap(), (None, false));
+        assert_eq!(read(r#""type":"send","#).unwrap(), (Some(Ask::Send), false));
+        let asked = r#""type":"send","receipt":true,"#;
+        assert_eq!(read(asked).unwrap(), (Some(Ask::Send), true));
+        for wrong in [r#""type":"text","#, r#""type":1,"#, r#""receipt":"yes","#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn notices_are_told_apart_by_type() {
         let json = serde_json::to_string(&Notice::Head { size: 7 }).unwrap();
         assert_eq!(json, r#"{"type":"head","size":7}"#);
+        let ack = |duplicate| Notice::Ack {
+            msg_id: MsgId::parse("m").unwrap(),
+            sth_index: 2,
+            ts: 3,
+            duplicate,
+            receipt: None,
+        };
+        let json = serde_json::to_string(&ack(false)).unwrap();
+        assert_eq!(json, r#"{"type":"ack","msg_id":"m","sth_index":2,"ts":3}"#);
+        let json = serde_json::to_string(&ack(true)).unwrap();
+        assert!(json.ends_with(r#""duplicate":true}"#), "{json}");
     }
 }

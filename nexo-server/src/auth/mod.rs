@@ -12,4 +12,5 @@ pub mod proposal;
 pub mod provider;
 pub mod public_url;
 pub mod replay;
+pub mod seen;
 pub mod token;

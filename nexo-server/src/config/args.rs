@@ -100,6 +100,9 @@ struct ServeArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", env = "NEXO_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
+    /// Address at which to serve counts for Prometheus, at /metrics; for the operator's eyes only [default: none]
+    #[arg(long, value_name = "ADDR:PORT", env = "NEXO_METRICS")]
+    metrics: Option<SocketAddr>,
     /// The relay's name in every signature; fixed with the first entry [default: made from the log key]
     #[arg(long, env = "NEXO_ORIGIN", value_parser = Origin::parse)]
     origin: Option<Origin>,
@@ -193,6 +196,7 @@ fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
     let (any, origins) = args.cors_origin.into_iter().partition::<Vec<_>, _>(|o| o == "*");
     Ok(Config {
         listen: args.listen,
+        metrics: args.metrics,
         origin: args.origin,
         public_urls: args.public_url,
         require_dpop: args.require_dpop,
@@ -290,6 +294,7 @@ pub(crate) mod tests {
         let config = served("nexo-server --data-dir /d");
         assert_eq!(config.listen, "127.0.0.1:8000".parse().unwrap());
         assert_eq!((config.origin, config.require_dpop, config.rate_limit), (None, false, true));
+        assert_eq!(config.metrics, None);
         assert_eq!(config.registration, Registration::Open);
         assert_eq!(config.cors_origins, CorsPolicy::default());
         assert_eq!((config.jwt_issuer.as_str(), config.grace), ("nexo", 20));
@@ -303,8 +308,9 @@ pub(crate) mod tests {
             "nexo-server --data-dir /d --origin relay.example.org --public-url https://a \
              --public-url https://b,http://c:8000 --require-dpop --registration invite \
              --cors-origin https://app.example.org --cors-origin * --grace 0 \
-             --client-ip-header X-Real-IP",
+             --client-ip-header X-Real-IP --metrics 127.0.0.1:9464",
         );
+        assert_eq!(config.metrics, Some("127.0.0.1:9464".parse().unwrap()));
         assert_eq!(config.origin.as_ref().unwrap().as_str(), "relay.example.org");
         let urls: Vec<String> = config.public_urls.iter().map(PublicUrl::to_string).collect();
         assert_eq!(urls, ["https://a", "https://b", "http://c:8000"]);

@@ -68,6 +68,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The relay's name, if it is given; else the one its log key has, or gets.
     pub origin: Option<Origin>,
+    /// Where to serve counts for the operator, if anywhere; port 0 takes a free one.
+    pub metrics: Option<SocketAddr>,
     /// URLs clients use, as proofs name them; if empty, those of the listener.
     pub public_urls: Vec<PublicUrl>,
     /// Whether every token must be bound to a key.

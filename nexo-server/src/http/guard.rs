@@ -12,7 +12,7 @@ use crate::App;
 use crate::auth::dpop::{Binding, DpopPolicy, Proven};
 use crate::auth::keys::DeviceKey;
 use crate::error::{ApiError, remember};
-use crate::store::{Device, device_by_id};
+use crate::store::Device;
 
 /// The device behind a valid access token, active now, its proof checked where one is due.
 pub struct Caller(pub Device);
@@ -116,19 +116,20 @@ async fn authenticate(app: &App, request: &Request<'_>) -> Result<Device, ApiErr
 /// A device and the key thumbprint its token is bound to.
 type Authenticated = (Device, Option<String>);
 
-/// Looks a token's device up, on every request: revocation and expiry act at once.
+/// Judges a token and looks its device up, on every request: expiry acts at once, and so does
+/// revocation, but that a replica which misses it may believe the old row for
+/// [`MAX_AGE`](crate::devices::MAX_AGE).
 ///
 /// # Errors
 /// [`ErrorCode::Unauthorized`].
 pub async fn device_of(app: &App, token: &str) -> Result<Authenticated, ApiError> {
     let now = app.clock.seconds();
-    let access = app.tokens.check(token, now)?;
-    let id = access.device.clone();
-    let device = app.store.read(move |conn| device_by_id(conn, &id)).await?;
+    let access = app.seen.check(&app.tokens, token, now)?;
+    let device = app.device(&access.device).await?;
     let device = device.filter(|d| d.is_active(now)).ok_or_else(|| {
         ApiError::new(ErrorCode::Unauthorized, "the device is unknown, revoked or expired")
     })?;
-    Ok((device, access.jkt))
+    Ok((Device::clone(&device), access.jkt.clone()))
 }
 
 /// A bound token wants a proof by its key with every request; a relay with `require_dpop` wants

@@ -1,8 +1,9 @@
 //! Headers every answer carries, and which web pages may read it (CORS, Fetch standard 3.2).
 //!
 //! The API has no cookies, so a foreign page can do nothing in a user's name; CORS here only
-//! decides whose pages may use tokens of their own. Neither fairing touches an upgrade (101),
-//! which strict proxies want bare.
+//! decides whose pages may use tokens of their own. The log is public, so that any page may
+//! audit it: its answers, refusals and preflights are readable whatever the configuration says.
+//! Neither fairing touches an upgrade (101), which strict proxies want bare.
 
 use rocket::fairing::{self, Fairing, Info, Kind};
 use rocket::http::{Header, Method, Status};
@@ -16,6 +17,13 @@ const ALLOW_ORIGIN: &str = "Access-Control-Allow-Origin";
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, DPoP, Idempotency-Key";
 /// The headers a page may read beyond the few that are always readable.
 const RESPONSE_HEADERS: &str = "Retry-After, WWW-Authenticate";
+/// Those of the log, where there is nothing to authenticate for.
+const PUBLIC_RESPONSE_HEADERS: &str = "ETag, Retry-After";
+/// The one header that a reader of the log sends and that a page must ask for.
+const PUBLIC_REQUEST_HEADERS: &str = "If-None-Match";
+/// Seconds a browser may remember what a page may do. The log's answer to that never changes;
+/// a day is the most that browsers keep it.
+const PUBLIC_MAX_AGE: &str = "86400";
 
 /// Sets the headers that keep answers out of caches, referrers and type guessing.
 pub struct SecurityHeaders;
@@ -68,12 +76,13 @@ impl Fairing for Cors {
     }
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
-        if is_upgrade(response) || response.headers().contains(ALLOW_ORIGIN) {
+        if is_upgrade(response) {
             return;
         }
-        // A browser that audits has to be able to read that a tile is not there.
-        if ["/tile/", "/log/"].iter().any(|public| request.uri().path().starts_with(public)) {
-            response.set_raw_header(ALLOW_ORIGIN, "*");
+        let preflight = request.method() == Method::Options
+            && request.headers().contains("Access-Control-Request-Method");
+        if response.headers().contains(ALLOW_ORIGIN) || is_public(request.uri().path().as_str()) {
+            open_to_all(response, preflight);
             return;
         }
         let Self(policy) = self;
@@ -90,8 +99,6 @@ impl Fairing for Cors {
         } else {
             return;
         }
-        let preflight = request.method() == Method::Options
-            && request.headers().contains("Access-Control-Request-Method");
         if preflight {
             response.set_raw_header("Access-Control-Allow-Methods", "GET, POST");
             response.set_raw_header("Access-Control-Allow-Headers", REQUEST_HEADERS);
@@ -99,6 +106,24 @@ impl Fairing for Cors {
         } else {
             response.set_raw_header("Access-Control-Expose-Headers", RESPONSE_HEADERS);
         }
+    }
+}
+
+/// Whether a path is one of the log's. Its refusals count too: a browser that audits has to be
+/// able to read that a tile is not there.
+fn is_public(path: &str) -> bool {
+    path == "/checkpoint" || ["/tile/", "/log/"].iter().any(|start| path.starts_with(start))
+}
+
+/// Lets every page read an answer, and ask for it conditionally.
+fn open_to_all(response: &mut Response<'_>, preflight: bool) {
+    response.set_raw_header(ALLOW_ORIGIN, "*");
+    if preflight {
+        response.set_raw_header("Access-Control-Allow-Methods", "GET, HEAD");
+        response.set_raw_header("Access-Control-Allow-Headers", PUBLIC_REQUEST_HEADERS);
+        response.set_raw_header("Access-Control-Max-Age", PUBLIC_MAX_AGE);
+    } else {
+        response.set_raw_header("Access-Control-Expose-Headers", PUBLIC_RESPONSE_HEADERS);
     }
 }
 
@@ -221,6 +246,32 @@ mod tests {
         // The log is for all to read.
         let response = ask(&client, Method::Get, "/tile", APP);
         assert_eq!(one(&response, ALLOW_ORIGIN), Some("*"));
+        assert_eq!(one(&response, "Access-Control-Expose-Headers"), Some("ETag, Retry-After"));
+    }
+
+    #[test]
+    fn the_logs_refusals_and_preflights_are_for_every_page() {
+        let client = client(false, &["https://other.example.org"]);
+        for path in ["/checkpoint", "/tile/0/000", "/log/head/7", "/log/nothing"] {
+            let response = ask(&client, Method::Get, path, APP);
+            assert_eq!(response.status(), Status::NotFound);
+            assert_eq!((one(&response, ALLOW_ORIGIN), one(&response, "Vary")), (Some("*"), None));
+            let preflight = client
+                .req(Method::Options, path)
+                .header(Header::new("Origin", APP))
+                .header(Header::new("Access-Control-Request-Method", "GET"))
+                .header(Header::new("Access-Control-Request-Headers", "if-none-match"))
+                .dispatch();
+            assert_eq!(preflight.status(), Status::NoContent);
+            assert_eq!(one(&preflight, ALLOW_ORIGIN), Some("*"), "{path}");
+            assert_eq!(one(&preflight, "Access-Control-Allow-Methods"), Some("GET, HEAD"));
+            assert_eq!(one(&preflight, "Access-Control-Allow-Headers"), Some("If-None-Match"));
+            assert_eq!(one(&preflight, "Access-Control-Allow-Credentials"), None);
+        }
+        for path in ["/logs", "/checkpoints", "/tiles/0", "/messages"] {
+            let response = ask(&client, Method::Get, path, APP);
+            assert_eq!(one(&response, ALLOW_ORIGIN), None, "{path}");
+        }
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use nexo_schema::bytes::{to_base64, to_hex};
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{
-    DeleteRequest, DeleteResponse, Item as ItemView, NativeItem, Page, Receipt, SendRequest,
-    SendResponse,
+    DeleteRequest, DeleteResponse, Item as ItemView, NativeItem, Page, SendRequest, SendResponse,
 };
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
@@ -19,12 +18,12 @@ use super::guard::Caller;
 use super::present;
 use super::query::{number, wanted};
 use super::submission::{Draft, deletion};
+use crate::App;
 use crate::error::{ApiError, remember};
 use crate::store::{
     Conn, Device, Feed, Item, NativeMessage, Rows, StoreError, StoredItem, StoredTiles, feed,
     message_by_id, newest_head, page_after, page_since,
 };
-use crate::{App, LogReceipt};
 
 /// `Idempotency-Key`: the `msg_id` of a client that has no place for one in its body. The
 /// draft standard quotes it; both spellings mean the same key.
@@ -78,7 +77,7 @@ pub(super) async fn send(
     let native = message.native.as_ref().map(|native| sent_packets(&device, native));
     // Whether the device may write there is decided where it is written; see `store/admit`.
     let placed = app.submit(Item::Message(message)).await?;
-    let receipt = receipt_for(app, &device, receipt, &placed).await?;
+    let receipt = present::receipt_for(app, &device, wanted(receipt), &placed).await?;
     if placed.known {
         // Stored earlier, perhaps in another shape, perhaps deleted since: as it stands now.
         let message = stored(app, request.conv_id, msg_id, device.id).await?;
@@ -97,19 +96,6 @@ pub(super) async fn send(
         inclusion: None,
     };
     Ok(Json(SendResponse { ok: true, message, duplicate: false, receipt }))
-}
-
-/// Native clients always get a receipt, others when they ask.
-async fn receipt_for(
-    app: &App,
-    device: &Device,
-    asked: Option<&str>,
-    placed: &LogReceipt,
-) -> Result<Option<Receipt>, ApiError> {
-    if !device.native && !wanted(asked) {
-        return Ok(None);
-    }
-    present::receipt(app, placed).await.map(Some)
 }
 
 /// What the sender is shown of its own packets.
@@ -144,7 +130,7 @@ pub(super) async fn delete(
     app.limits.write(&device.id)?;
     let item = deletion(&body.value, &app.origin, &device)?;
     let placed = app.submit(Item::Deletion(item)).await?;
-    let receipt = receipt_for(app, &device, receipt, &placed).await?;
+    let receipt = present::receipt_for(app, &device, wanted(receipt), &placed).await?;
     let sth_index = placed.index + 1;
     Ok(Json(DeleteResponse { ok: true, sth_index, duplicate: placed.known, receipt }))
 }

@@ -6,18 +6,22 @@
 pub mod guard;
 pub mod headers;
 pub mod limits;
+pub mod metrics;
 pub mod present;
 pub mod submission;
 
 mod accounts;
 mod body;
+mod caching;
 mod conversations;
 mod health;
 mod log;
 mod messages;
 mod openapi;
 mod prekeys;
+mod proof;
 pub(crate) mod query;
+mod tiles;
 
 use rocket::{Route, routes};
 
@@ -48,11 +52,16 @@ pub fn all() -> Vec<Route> {
         log::checkpoint,
         log::keys,
         log::vkey,
-        log::tiles,
-        log::entries,
+        tiles::tiles,
+        tiles::entries,
         log::head,
         log::head_of_size,
         log::inclusion,
         log::consistency,
+        proof::of_index,
+        // Whoever may know where something is
+        proof::of_message,
+        proof::message_inclusion,
+        proof::of_account,
     ]
 }

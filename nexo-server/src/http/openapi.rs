@@ -42,7 +42,7 @@ mod tests {
         MAX_PAGE, MAX_PREKEY_UPLOAD,
     };
     use nexo_schema::ws::{
-        CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED, Cipher, Envelope, Notice, Submit,
+        Ask, CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED, Cipher, Envelope, Notice, Submit,
     };
     use rocket::http::Status;
     use rocket::local::blocking::Client;
@@ -598,6 +598,7 @@ mod tests {
     fn frames_have_the_fields_of_their_types() {
         let split = Cipher::Split { c: text(), n: text() };
         let submit = Submit {
+            ask: Some(Ask::Send),
             ver: 1,
             conv_id: CONV,
             msg_id: Some(msg()),
@@ -605,6 +606,7 @@ mod tests {
             ad: Some(raw()),
             packets: Some(BTreeMap::from([(device(), text())])),
             dseq: Some(1),
+            receipt: true,
         };
         let envelope = Envelope {
             ver: 1,
@@ -619,13 +621,23 @@ mod tests {
         };
         let problem = Problem { retry_after: Some(1), ..Problem::new(ErrorCode::NotFound, "x") };
         let nack = Notice::Nack { msg_id: Some(msg()), problem: problem.clone() };
+        let receipt = Receipt { sth_index: 1, head: text(), inclusion: vec![text()] };
+        let ack = Notice::Ack {
+            msg_id: msg(),
+            sth_index: 1,
+            ts: 1,
+            duplicate: true,
+            receipt: Some(receipt.clone()),
+        };
         let root: Value = serde_json::from_str(FRAMES).unwrap();
         let submit = shape("Submit", &submit);
         compare(&root, &root["$defs"]["Submit"], &submit, &submit.needed);
         let told = [
             shape("Envelope", &envelope),
             shape("Head", &Notice::Head { size: 1 }),
+            shape("Ack", &ack),
             shape("Nack", &nack),
+            shape("Receipt", &receipt),
             shape("Problem", &problem),
         ];
         for shape in &told {

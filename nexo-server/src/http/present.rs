@@ -3,14 +3,16 @@
 use nexo_schema::bytes::{to_base64, to_hex};
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{Item, NativeItem, Receipt, Tombstone};
-use nexo_schema::ws::{Cipher, Envelope};
+use nexo_schema::ids::{ConvId, DeviceId, MsgId};
+use nexo_schema::ws::Cipher;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::App;
 use crate::LogReceipt;
 use crate::error::ApiError;
 use crate::log::{Hash, ProofError, RecentTiles, Tiles, consistency, inclusion};
-use crate::store::{PacketsOf, StoreError, StoredItem, StoredTiles};
+use crate::store::{Device, PacketsOf, StoreError, StoredItem, StoredTiles};
 
 /// What a deleted message and a deletion show instead of the sender's `ad`.
 const DELETED: &str = r#"{"type":"delete"}"#;
@@ -20,7 +22,7 @@ const DELETED: &str = r#"{"type":"delete"}"#;
 /// # Errors
 /// [`StoreError::Corrupt`] if the stored `ad` is no JSON.
 pub fn item(row: StoredItem) -> Result<Item, StoreError> {
-    let ad = ad(&row)?;
+    let ad = ad(&row)?.to_owned();
     let native = row.packets.map(|PacketsOf { own, hashes }| NativeItem {
         sender_account: row.account,
         packet: own.map(|bytes| to_base64(&bytes)),
@@ -45,30 +47,50 @@ pub fn item(row: StoredItem) -> Result<Item, StoreError> {
     })
 }
 
-/// A frame of the seed's socket.
+/// The frame that shows an item on the seed's socket: an
+/// [`Envelope`](nexo_schema::ws::Envelope) as JSON.
 ///
 /// # Errors
 /// As [`item`].
-pub fn envelope(row: StoredItem) -> Result<Envelope, StoreError> {
-    let ad = ad(&row)?;
+pub fn frame(row: &StoredItem) -> Result<String, StoreError> {
     let (nonce, text) = row.cipher.split_at(row.nonce_len.min(row.cipher.len()));
     let cipher = if nonce.is_empty() {
         Cipher::Text(to_base64(text))
     } else {
         Cipher::Split { c: to_base64(text), n: to_base64(nonce) }
     };
-    let target_msg_id = row.deletion.is_some().then(|| row.msg_id.clone());
-    Ok(Envelope {
+    let shown = Shown {
         ver: 1,
-        conv_id: row.conv,
-        msg_id: row.msg_id,
-        sender_device: row.device,
+        conv_id: &row.conv,
+        msg_id: &row.msg_id,
+        sender_device: &row.device,
         cipher,
-        ad,
+        ad: ad(row)?,
         ts: row.ts,
         sth_index: row.index,
-        target_msg_id,
-    })
+        target_msg_id: row.deletion.is_some().then_some(&row.msg_id),
+    };
+    // Base64 takes a third more; the rest is names, ids and numbers.
+    let mut json = Vec::with_capacity(row.cipher.len() * 4 / 3 + row.ad.len() + 512);
+    let written = serde_json::to_writer(&mut json, &shown).ok();
+    written
+        .and_then(|()| String::from_utf8(json).ok())
+        .ok_or(StoreError::Corrupt { table: "messages", what: "it is no JSON" })
+}
+
+/// An envelope that borrows what the row has: it is made once for every message.
+#[derive(Serialize)]
+struct Shown<'a> {
+    ver: u32,
+    conv_id: &'a ConvId,
+    msg_id: &'a MsgId,
+    sender_device: &'a DeviceId,
+    cipher: Cipher,
+    ad: &'a RawValue,
+    ts: u64,
+    sth_index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_msg_id: Option<&'a MsgId>,
 }
 
 /// The audit path of a 1-based position in the tree of `size`.
@@ -97,6 +119,22 @@ where
         return Ok(Vec::new());
     }
     Ok(base64s(&consistency(from, to, tiles).map_err(unproved)?))
+}
+
+/// The receipt that a sender is given: native devices always get one, others when they ask.
+///
+/// # Errors
+/// [`ApiError`].
+pub async fn receipt_for(
+    app: &App,
+    device: &Device,
+    asked: bool,
+    placed: &LogReceipt,
+) -> Result<Option<Receipt>, ApiError> {
+    if !device.native && !asked {
+        return Ok(None);
+    }
+    receipt(app, placed).await.map(Some)
 }
 
 /// The receipt of something the log just placed, or had placed before.
@@ -132,7 +170,7 @@ impl Tiles for Recent<'_> {
     }
 }
 
-fn ad(row: &StoredItem) -> Result<Box<RawValue>, StoreError> {
+fn ad(row: &StoredItem) -> Result<&RawValue, StoreError> {
     let bytes = if row.deleted || row.deletion.is_some() { DELETED.as_bytes() } else { &row.ad };
     serde_json::from_slice(bytes)
         .map_err(|_| StoreError::Corrupt { table: "messages", what: "`ad` is no JSON" })
@@ -150,5 +188,65 @@ where
         ProofError::Tiles(error) => error.into(),
         ProofError::WrongWidth { .. } => ApiError::internal(error.to_string()),
         asked => ApiError::new(ErrorCode::BadRequest, asked.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Deletion;
+    use nexo_schema::ids::AccountId;
+    use nexo_schema::ws::Envelope;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn row()(
+            msg_id in "[ -~]{1,64}",
+            device in "[!-~]{1,64}",
+            cipher in prop::collection::vec(any::<u8>(), 0..100),
+            nonce_len in 0usize..30,
+            ad in prop::sample::select(vec!["{}", r#"{"a": "\"é\\"}"#, r#"{ "n":1.50 }"#]),
+            (index, ts) in (1u64..u64::MAX, any::<u64>()),
+            kind in 0..3,
+        ) -> StoredItem {
+            let deletion = Deletion { target_index: 1, signed: None };
+            StoredItem {
+                index,
+                conv: ConvId([7; 32]),
+                msg_id: MsgId::parse(&msg_id).unwrap(),
+                device: DeviceId::parse(&device).unwrap(),
+                account: AccountId([8; 32]),
+                nonce_len: nonce_len.min(cipher.len()),
+                cipher,
+                ad: ad.as_bytes().to_vec(),
+                ts,
+                deleted: kind == 1,
+                packets: None,
+                deletion: (kind == 2).then_some(deletion),
+            }
+        }
+    }
+
+    proptest! {
+        /// Byte for byte what the schema's type would be written as.
+        #[test]
+        fn a_frame_is_an_envelope(row in row()) {
+            let frame = frame(&row).unwrap();
+            let read: Envelope = serde_json::from_str(&frame).unwrap();
+            prop_assert_eq!(&serde_json::to_string(&read).unwrap(), &frame);
+            let deleted = row.deleted || row.deletion.is_some();
+            let ad = if deleted { DELETED.as_bytes() } else { &row.ad };
+            prop_assert_eq!(read.ad.get().as_bytes(), ad);
+            prop_assert_eq!((read.ver, read.sth_index, read.ts), (1, row.index, row.ts));
+            prop_assert_eq!((read.conv_id, &read.sender_device), (row.conv, &row.device));
+            let target = row.deletion.is_some().then_some(&row.msg_id);
+            prop_assert_eq!((&read.msg_id, read.target_msg_id.as_ref()), (&row.msg_id, target));
+            let (n, c) = row.cipher.split_at(row.nonce_len);
+            let cipher = match row.nonce_len {
+                0 => Cipher::Text(to_base64(c)),
+                _ => Cipher::Split { c: to_base64(c), n: to_base64(n) },
+            };
+            prop_assert_eq!(read.cipher, cipher);
+        }
     }
 }

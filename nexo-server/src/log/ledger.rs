@@ -9,6 +9,7 @@
 //! bundle = (u16 length || entry) * 1..256      big-endian (C2SP tlog-tiles)
 //! ```
 
+use super::stats::Step;
 use super::tree::{Hash, TileWrite};
 use std::error::Error;
 use std::sync::Arc;
@@ -113,7 +114,8 @@ pub struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission<P, R> {
     /// It is the next leaf. The `k`-th placed item of a batch (from 0) has the
-    /// 0-based index `expected + k`, for which its rows were written.
+    /// 0-based index `size + k` behind the head that the batch goes on from, for which its rows
+    /// were written.
     Placed {
         /// Its leaf.
         entry: Entry,
@@ -131,10 +133,22 @@ pub enum Admission<P, R> {
     Refused(R),
 }
 
-/// Gives the admissions of a batch to the log and gets what to write for them;
-/// `None` when there is nothing to write and the transaction is to be rolled
-/// back. See [`Ledger::commit`].
-pub type Stage<'a, P, R> = dyn FnMut(Vec<Admission<P, R>>) -> Option<Arc<Staged>> + 'a;
+/// The log's part in a commit, called from inside the ledger's transaction. If the
+/// database makes the transaction start over, the calls are made again; the last
+/// ones count. See [`Ledger::commit`].
+pub trait Staging<P, R> {
+    /// The head is not the expected one: another server wrote, and this is what is
+    /// stored now. The size to go on from, or `None` if that is no log to go on
+    /// from; then the transaction is to be rolled back.
+    fn moved(&mut self, stored: Stored) -> Option<u64>;
+
+    /// Gives the admissions of the batch and gets what to write for them; `None`
+    /// when there is nothing to write and the transaction is to be rolled back.
+    fn stage(&mut self, admissions: Vec<Admission<P, R>>) -> Option<Arc<Staged>>;
+
+    /// A step of the work is done; its time is counted from the last call.
+    fn done(&mut self, step: Step);
+}
 
 /// The state of the log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -144,13 +158,10 @@ pub struct LedgerError(#[from] pub Box<dyn Error + Send + Sync>);
 /// Why a batch was not committed, or not known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Another server has moved the head since it was loaded. Nothing was
-    /// written; the same items may be committed after a reload.
-    #[error("the head in the database is at {found} entries")]
-    HeadMoved {
-        /// Size of the head in the database.
-        found: u64,
-    },
+    /// Another server has moved the head to where [`Staging::moved`] would not
+    /// go on from. Nothing was written.
+    #[error("the head in the database is not one to go on from")]
+    HeadMoved,
     /// The transaction was rolled back: nothing was written.
     #[error("the batch was rolled back")]
     RolledBack(#[source] Box<dyn Error + Send + Sync>),
@@ -177,18 +188,17 @@ pub trait Ledger: Send + 'static {
 
     /// One transaction, durable when it returns `Ok`:
     ///
-    /// 1. begin, taking the write lock, and read the head row. Its size must be
-    ///    `expected`; no row counts as 0. Otherwise [`CommitError::HeadMoved`].
+    /// 1. begin, taking the write lock, and read the head row; no row counts as
+    ///    size 0. If its size is not `expected`, read the right edge and ask
+    ///    [`Staging::moved`] whether to go on from there.
     /// 2. for each item in order, check what may have changed since it was let
     ///    in, seeing the items before it, and write its rows for its index.
     ///    An item that is refused or known leaves nothing behind.
-    /// 3. call `stage` with one admission per item. `None`: roll back, `Ok`.
-    /// 4. write tiles, bundles and the head, and commit.
+    /// 3. call [`Staging::stage`] with one admission per item. `None`: roll back, `Ok`.
+    /// 4. write tiles, bundles, tail and the head, and commit.
     ///
     /// Without items this renews the head's time signature: steps 1, 3 and 4,
-    /// with the same size and root. If the database makes the transaction start
-    /// over, `stage` is called again; the last call counts. The items stay the
-    /// log's, so that it may try them again.
+    /// with the same size and root.
     ///
     /// # Errors
     /// [`CommitError`]. In doubt, `Unknown`.
@@ -196,12 +206,13 @@ pub trait Ledger: Send + 'static {
         &mut self,
         expected: u64,
         items: &[Self::Item],
-        stage: &mut Stage<'_, Self::Placed, Self::Refusal>,
+        staging: &mut dyn Staging<Self::Placed, Self::Refusal>,
     ) -> Result<(), CommitError>;
 
-    /// The batch of the last `commit` is public, in a log of `size` entries:
-    /// whoever waits for something in it may be woken.
-    fn adopted(&mut self, size: u64);
+    /// The log is public up to `size` entries: whoever waits for something in it
+    /// may be woken. `items` are those of the last `commit` if that is what made
+    /// it so, and none if other servers did.
+    fn adopted(&mut self, size: u64, items: Vec<Self::Item>);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::batch::{Tail, bundle_entries, stage};
 use super::ledger::{
-    Admission, CommitError, Entry, Ledger, LedgerError, Stage, Staged, Stored, StoredHead,
+    Admission, CommitError, Entry, Ledger, LedgerError, Staged, Staging, Stored, StoredHead,
 };
 use super::load::verified;
 use super::proof::{Tiles, width};
@@ -55,7 +55,7 @@ pub(super) struct Content {
     pub(super) faults: VecDeque<Fault>,
     pub(super) load_fails: bool,
     pub(super) commits: usize,
-    pub(super) adopted: Vec<u64>,
+    pub(super) adopted: Vec<(u64, usize)>,
 }
 
 /// The ledger over a [`Disk`]; `keys` are those of the other server.
@@ -111,7 +111,7 @@ impl Content {
     }
 
     /// What another server with the same keys does in between.
-    fn other_server(&mut self, keys: &LogKeys) {
+    pub(super) fn other_server(&mut self, keys: &LogKeys) {
         let (tail, _) = verified(self.stored(), keys).unwrap();
         let entry = Entry::new(format!("other {}", self.commits).into_bytes()).unwrap();
         let staged = stage(&tail, &[&entry], keys, 5).staged;
@@ -136,17 +136,18 @@ impl Ledger for Memory {
         &mut self,
         expected: u64,
         items: &[Item],
-        stage: &mut Stage<'_, String, &'static str>,
+        staging: &mut dyn Staging<String, &'static str>,
     ) -> Result<(), CommitError> {
         let mut disk = self.disk.lock();
         let fault = disk.faults.pop_front();
         if fault == Some(Fault::OtherServer) {
             disk.other_server(&self.keys);
         }
+        let mut next = expected;
         if disk.size() != expected {
-            return Err(CommitError::HeadMoved { found: disk.size() });
+            next = staging.moved(disk.stored()).ok_or(CommitError::HeadMoved)?;
         }
-        let (mut rows, mut next) = (disk.rows.clone(), expected);
+        let mut rows = disk.rows.clone();
         let mut admissions: Vec<_> =
             items.iter().map(|item| admit(item, &mut rows, &mut next)).collect();
         match fault {
@@ -156,7 +157,7 @@ impl Ledger for Memory {
             Some(Fault::ShortAnswer) => drop(admissions.pop()),
             _ => {}
         }
-        let Some(staged) = stage(admissions) else { return Ok(()) };
+        let Some(staged) = staging.stage(admissions) else { return Ok(()) };
         if fault != Some(Fault::LostUnknown) {
             disk.rows = rows;
             disk.write(&staged);
@@ -172,8 +173,8 @@ impl Ledger for Memory {
         }
     }
 
-    fn adopted(&mut self, size: u64) {
-        self.disk.lock().adopted.push(size);
+    fn adopted(&mut self, size: u64, items: Vec<Item>) {
+        self.disk.lock().adopted.push((size, items.len()));
     }
 }
 

@@ -19,8 +19,10 @@
 //! `tree.rs` hashes (and alone knows the tree crate), `proof.rs` proves, `recent.rs`
 //! spares the proofs of fresh receipts the database, `signer.rs` and `keyfile.rs`
 //! keep and use the keys, `load.rs` checks what the database
-//! says, `marker.rs` remembers what was told, `sequencer.rs` is the writer.
+//! says, `marker.rs` remembers what was told, `sequencer.rs` is the writer and `attempt.rs` its
+//! part inside the transaction, `stats.rs` counts.
 
+mod attempt;
 mod batch;
 mod keyfile;
 mod ledger;
@@ -41,7 +43,7 @@ pub use batch::bundle_entries;
 pub use keyfile::KeyFileError;
 pub use ledger::{
     Admission, BundleWrite, CommitError, Entry, EntryTooLong, Ledger, LedgerError, MAX_ENTRY,
-    Stage, Staged, Stored, StoredHead, TailWrite,
+    Staged, Staging, Stored, StoredHead, TailWrite,
 };
 pub use load::LoadError;
 pub use marker::{MARKER_FILE, MarkerError};
@@ -49,7 +51,7 @@ pub use proof::{ProofError, Tiles, consistency, inclusion, width};
 pub use recent::{Layered, RecentTiles};
 pub use sequencer::Halt;
 pub use signer::{KeyError, LOG_KEY_FILE, LogKeys, OwnHead, OwnNoteError, TIME_KEY_FILE};
-pub use stats::BatchStats;
+pub use stats::{BatchStats, Counters, Histogram, LEAVES_BOUNDS, Step, TIME_BOUNDS};
 pub use tree::{
     Edge, EdgeError, Hash, MAX_SIZE, TILE_HEIGHT, TILE_WIDTH, TileWrite, empty_root, leaf_hash,
     level_hashes, node_hash, subtree_root, tile_hashes,
@@ -57,14 +59,13 @@ pub use tree::{
 
 use nexo_schema::checkpoint::VKey;
 use nexo_schema::ids::Origin;
-use sequencer::{Answer, Sequencer, Submission};
-use stats::Counters;
+use sequencer::{Answer, Pace, Sequencer, Submission};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Items that may wait. At the rates one writer commits this is a tenth of a
 /// second; what is beyond is better told to come back.
@@ -92,13 +93,24 @@ pub struct Options {
     pub renew_every: Duration,
     /// Where the signed seconds come from.
     pub clock: Clock,
+    /// Rings when another server on the same database may have written.
+    pub others: Arc<Notify>,
+    /// Where the writer's work is counted.
+    pub counters: Arc<Counters>,
 }
 
 impl Options {
     /// The usual options under a clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { queue: QUEUE, max_batch: MAX_BATCH, renew_every: RENEW_EVERY, clock }
+        Self {
+            queue: QUEUE,
+            max_batch: MAX_BATCH,
+            renew_every: RENEW_EVERY,
+            clock,
+            others: Arc::default(),
+            counters: Arc::default(),
+        }
     }
 }
 
@@ -211,16 +223,20 @@ impl<L: Ledger> Log<L> {
             key_list: keys.key_list(),
         });
         let (queue_in, queue) = mpsc::channel(options.queue.max(1));
-        let max_batch = options.max_batch.max(1);
-        let renew_every = options.renew_every.clamp(RENEW_RANGE.0, RENEW_RANGE.1);
-        let (sequencer, heads) = Sequencer::open(ledger, keys, dir, options.clock)?;
-        let counters = sequencer.counters();
+        let pace = Pace {
+            max_batch: options.max_batch.max(1),
+            renew_every: options.renew_every.clamp(RENEW_RANGE.0, RENEW_RANGE.1),
+            others: options.others,
+        };
+        let counters = options.counters;
+        let (sequencer, heads) =
+            Sequencer::open(ledger, keys, dir, options.clock, Arc::clone(&counters))?;
         // On its own thread with its own timer: the database blocks it.
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("log".into())
-            .spawn(move || timer.block_on(sequencer.run(queue, stopped, max_batch, renew_every)))?;
+            .spawn(move || timer.block_on(sequencer.run(queue, stopped, pace)))?;
         Ok((Self { queue: queue_in, heads, identity, counters }, Writer { stop, thread }))
     }
 
@@ -232,7 +248,10 @@ impl<L: Ledger> Log<L> {
     pub fn submit(&self, item: L::Item) -> Result<Ticket<L::Placed, L::Refusal>, SubmitError> {
         let (answer, ticket) = oneshot::channel();
         self.queue.try_send(Submission { item, answer }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Full,
+            mpsc::error::TrySendError::Full(_) => {
+                self.counters.turned_away();
+                SubmitError::Full
+            }
             mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
         })?;
         Ok(Ticket(ticket))
@@ -280,6 +299,13 @@ impl<L: Ledger> Log<L> {
     #[must_use]
     pub fn key_list(&self) -> &[u8] {
         &self.identity.key_list
+    }
+
+    /// Items that wait for the writer, and how many may.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let most = self.queue.max_capacity();
+        (most - self.queue.capacity(), most)
     }
 
     /// Counts of what the writer has done since the start.

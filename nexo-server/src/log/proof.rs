@@ -393,6 +393,36 @@ pub(crate) mod tests {
         }
     }
 
+    /// A proof reads at most two tiles a level: the one of the place and the one at the right
+    /// edge, so their number grows by two when the log grows 256 times.
+    #[test]
+    fn reads_grow_with_the_logarithm_of_the_log() {
+        struct Counted(u64, BTreeSet<(u8, u64)>);
+        impl Tiles for Counted {
+            type Error = Absent;
+            fn tile(&mut self, level: u8, index: u64, asked: u16) -> Result<Vec<Hash>, Absent> {
+                assert!(self.1.insert((level, index)), "tile {level}/{index} is read twice");
+                assert_eq!(asked, width(self.0, level, index), "as wide as the tree has it");
+                Ok(vec![[level; 32]; usize::from(asked)])
+            }
+        }
+        for size in [10_000, 1_000_000, 10_000_000, 10_000_000_000, MAX_SIZE] {
+            let levels = size.ilog2() / TILE_HEIGHT + 1;
+            let most = usize::try_from(2 * levels).unwrap();
+            for k in 0..2000u64 {
+                let at = k.wrapping_mul(0x9e37_79b9_7f4a_7c15) % size;
+                let mut tiles = Counted(size, BTreeSet::new());
+                let path = inclusion(at, size, &mut tiles).unwrap();
+                assert!(path.len() <= 1 + size.ilog2() as usize);
+                assert!(tiles.1.len() <= most, "leaf {at} of {size}: {:?}", tiles.1);
+                let mut tiles = Counted(size, BTreeSet::new());
+                let proof = consistency(at + 1, size, &mut tiles).unwrap();
+                assert!(proof.len() <= 2 + size.ilog2() as usize);
+                assert!(tiles.1.len() <= most, "{} to {size}: {:?}", at + 1, tiles.1);
+            }
+        }
+    }
+
     #[test]
     fn widths_follow_the_layout() {
         let at = |level, index| width(70_000, level, index);

@@ -146,7 +146,7 @@ fn concurrent_submitters_get_every_index_once() {
     let stats = log.stats();
     assert_eq!((stats.leaves, log.head().size), (9600, 9600));
     assert!(stats.batches < 9600, "{stats:?}");
-    assert!(stats.stage_nanos > 0 && stats.commit_nanos > 0 && stats.last_batch > 0);
+    assert!(stats.spent(Step::Stage) > Duration::ZERO && stats.last_batch > 0, "{stats:?}");
     writer.shutdown().unwrap();
     server.audit();
 }
@@ -254,7 +254,8 @@ fn a_commit_in_doubt_that_happened_is_answered_as_such() {
     server.disk.fault(Fault::LostUnknown);
     assert!(send(&log, message("c")).is_err());
     writer.shutdown().unwrap();
-    assert_eq!(server.disk.lock().adopted, [1, 2], "the ledger hears of what is public");
+    let heard = server.disk.lock().adopted.clone();
+    assert_eq!(heard, [(0, 0), (1, 1), (2, 1), (2, 0)], "the ledger hears of what is public");
     server.audit();
 }
 
@@ -279,23 +280,35 @@ fn a_commit_in_doubt_that_is_not_found_stays_in_doubt() {
 }
 
 #[test]
-fn a_moved_head_is_reloaded_and_the_items_tried_again() {
+fn a_batch_goes_on_from_where_another_server_left_the_log() {
     let server = Server::new();
     let (log, writer) = server.start();
-    for _ in 0..3 {
-        server.disk.fault(Fault::OtherServer);
-    }
+    server.disk.fault(Fault::OtherServer);
     let receipt = send(&log, message("a")).unwrap();
-    assert_eq!((receipt.index, receipt.head.size), (3, 4));
+    assert_eq!((receipt.index, receipt.head.size), (1, 2));
     check(&receipt, &server.disk);
 
-    for _ in 0..8 {
-        server.disk.fault(Fault::OtherServer);
-    }
-    assert_eq!(send(&log, message("b")).unwrap_err(), Denied::NotCommitted);
-    assert_eq!(log.head().size, 12);
-    assert_eq!(send(&log, message("b")).unwrap().index, 12);
+    // Known, refused: nothing is written, but the receipt's head is the one it was known under.
+    server.disk.fault(Fault::OtherServer);
+    let known = send(&log, message("a")).unwrap();
+    assert_eq!((known.index, known.known, known.head.size), (1, true, 3));
+    check(&known, &server.disk);
     writer.shutdown().unwrap();
+    server.audit();
+}
+
+#[test]
+fn another_servers_bell_is_heard() {
+    let server = Server::new();
+    let options = server.options();
+    let bell = Arc::clone(&options.others);
+    let (log, writer) = server.start_with(keys(ORIGIN, 1), options).unwrap();
+    server.disk.lock().other_server(&keys(ORIGIN, 1));
+    assert_eq!(log.head().size, 0);
+    bell.notify_one();
+    wait(async { log.heads().wait_for(|head| head.size == 1).await.map(drop) }).unwrap();
+    writer.shutdown().unwrap();
+    assert_eq!(server.disk.lock().adopted.last(), Some(&(1, 0)));
     server.audit();
 }
 
@@ -313,25 +326,21 @@ fn a_ledger_that_breaks_its_contract_harms_nobody() {
 }
 
 #[test]
-fn a_truth_that_cannot_be_read_stops_the_log() {
+fn a_truth_that_cannot_be_read_is_waited_for() {
     let server = Server::new();
     let (log, writer) = server.start();
-    let gate = server.disk.lock();
-    let first = log.submit(message("a")).unwrap();
-    drop(gate);
-    wait(first.receipt()).unwrap();
+    send(&log, message("a")).unwrap();
     server.disk.fault(Fault::PersistedUnknown);
     server.disk.lock().load_fails = true;
     assert_eq!(send(&log, message("b")).unwrap_err(), Denied::OutcomeUnknown);
-    wait(log.closed());
-    assert_eq!(log.submit(message("c")).unwrap_err(), SubmitError::Closed);
+    assert_eq!(send(&log, message("c")).unwrap_err(), Denied::NotCommitted);
     assert_eq!(log.head().size, 1, "what is not known is not told");
-    assert!(matches!(writer.shutdown(), Err(Halt::Load(LoadError::Ledger(_)))));
 
     server.disk.lock().load_fails = false;
-    let (log, writer) = server.start();
+    wait(async { log.heads().wait_for(|head| head.size == 2).await.map(drop) }).unwrap();
     let receipt = send(&log, message("b")).unwrap();
     assert_eq!((receipt.index, receipt.known), (1, true));
+    assert_eq!(send(&log, message("c")).unwrap().index, 2);
     writer.shutdown().unwrap();
     server.audit();
 }
@@ -484,7 +493,7 @@ fn a_marker_that_cannot_be_written_stops_the_log() {
     std::os::unix::fs::symlink("/dev/full", marker).unwrap();
     let refused = server.refusal(keys(ORIGIN, 1));
     let StartError::FirstHead(source) = refused else { panic!("{refused}") };
-    assert!(matches!(source.downcast_ref(), Some(Halt::Marker(_))), "{source}");
+    assert!(source.to_string().contains("marker"), "{source}");
 }
 
 #[test]

@@ -5,30 +5,35 @@
 //! either the old state or the new one:
 //!
 //! ```text
-//! Ledger::commit  HeadMoved    another server wrote: load, check, try the same items again
+//! Ledger::commit  moved        another server wrote: check it, go on from there, same transaction
 //!                 RolledBack   nothing happened: answer NotCommitted, go on
 //!                 Unknown      load: our staged head is there = it happened: answer receipts
 //!                              else answer OutcomeUnknown (it may still arrive), go on
-//! load or marker  fails        halt: answer, take no more, end the thread
+//! load or marker  unreadable,  lost: answer NotCommitted to all that comes, try to load again
+//!                 unwritable   until it works
+//!                 wrong        halt: answer, take no more, end the thread
 //! ```
+//!
+//! Servers that share a database ring each other: then the head is loaded, checked and told
+//! here as well (`attempt.rs` is the part inside the transaction).
 
-use super::batch::{Candidate, Tail, head_time, stage};
-use super::ledger::{Admission, CommitError, Entry, Ledger, Staged, StoredHead};
+use super::attempt::{Admissions, Attempt, Made};
+use super::batch::{Candidate, Tail};
+use super::ledger::{Admission, CommitError, Ledger, Staged, StoredHead};
 use super::load::{LoadError, verified};
 use super::marker::{Marker, MarkerError};
 use super::recent::RecentTiles;
 use super::signer::LogKeys;
-use super::stats::Counters;
+use super::stats::{Counters, Step};
 use super::{Clock, Denied, Head, Receipt, StartError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// Tries of a batch whose head keeps moving. Between load and commit other
-/// servers may win the lock; a batch that loses so often is told to come back.
-const ATTEMPTS: usize = 8;
+/// How often a truth that cannot be read is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a ticket is answered with.
 pub(super) type Answer<P, R> = Result<Receipt<P>, Denied<R>>;
@@ -42,19 +47,44 @@ pub(super) struct Submission<L: Ledger> {
 /// Why the writer gave up. The process should end; start-up checks everything.
 #[derive(Debug, thiserror::Error)]
 pub enum Halt {
-    /// After a commit in doubt or by another server, the database could not be
-    /// read or is not one to go on from.
+    /// After a commit in doubt or by another server, the database is not one to go on from.
     #[error("the log stopped: {0}")]
     Load(#[from] LoadError),
     /// The database fell behind what was told.
     #[error("the log stopped: {0}")]
     Behind(#[from] MarkerError),
-    /// The marker could not be written.
-    #[error("the log stopped: the marker of the newest head could not be written: {0}")]
-    Marker(#[source] io::Error),
     /// The writer's thread panicked.
     #[error("the log stopped: its writer panicked")]
     Panicked,
+}
+
+/// What keeps the writer from knowing, or telling, how far the log is.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    /// The database cannot be read.
+    #[error("the log's head cannot be read: {0}")]
+    Unreadable(LoadError),
+    /// The marker cannot be written.
+    #[error("the marker of the newest head cannot be written: {0}")]
+    Marker(#[source] io::Error),
+    /// And never will be.
+    #[error(transparent)]
+    Halt(Halt),
+}
+
+impl From<LoadError> for Obstacle {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Ledger(_) => Self::Unreadable(error),
+            wrong => Self::Halt(wrong.into()),
+        }
+    }
+}
+
+impl From<MarkerError> for Obstacle {
+    fn from(error: MarkerError) -> Self {
+        Self::Halt(error.into())
+    }
 }
 
 /// Why a batch has no receipts.
@@ -64,8 +94,8 @@ enum Failure {
     NotCommitted(Box<dyn std::error::Error + Send + Sync>),
     /// Something may have been written.
     Unknown,
-    /// And nothing more will be.
-    Halt(Halt),
+    /// And what was cannot be known or told now.
+    Lost(Obstacle),
 }
 
 impl Failure {
@@ -73,7 +103,7 @@ impl Failure {
     fn denial<R>(&self) -> Denied<R> {
         match self {
             Self::NotCommitted(_) => Denied::NotCommitted,
-            Self::Unknown | Self::Halt(_) => Denied::OutcomeUnknown,
+            Self::Unknown | Self::Lost(_) => Denied::OutcomeUnknown,
         }
     }
 
@@ -84,20 +114,19 @@ impl Failure {
                 tracing::warn!(items, error = &**error, "a batch was not committed");
             }
             Self::Unknown => {}
-            Self::Halt(halt) => {
-                tracing::error!(items, error = halt as &dyn std::error::Error, "the log stops");
+            Self::Lost(obstacle) => {
+                let error = obstacle as &dyn std::error::Error;
+                tracing::error!(items, error, "the log stops");
             }
         }
     }
 }
 
-impl From<Halt> for Failure {
-    fn from(halt: Halt) -> Self {
-        Self::Halt(halt)
+impl From<Obstacle> for Failure {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::Lost(obstacle)
     }
 }
-
-type Admissions<L> = Vec<Admission<<L as Ledger>::Placed, <L as Ledger>::Refusal>>;
 
 /// The writer's state. Everything here is committed: staged values live in
 /// [`Attempt`] and are adopted whole.
@@ -113,6 +142,16 @@ pub(super) struct Sequencer<L: Ledger> {
     counters: Arc<Counters>,
     /// When the newest head was adopted, for the renewal of idle logs.
     adopted: Instant,
+    /// Since when the truth is not known; the next look at it is due then.
+    lost: Option<Instant>,
+}
+
+/// How the sequencer is run; see [`Options`](super::Options).
+pub(super) struct Pace {
+    pub(super) max_batch: usize,
+    pub(super) renew_every: Duration,
+    /// Rings when another server may have written.
+    pub(super) others: Arc<Notify>,
 }
 
 impl<L: Ledger> Sequencer<L> {
@@ -123,6 +162,7 @@ impl<L: Ledger> Sequencer<L> {
         keys: LogKeys,
         dir: &Path,
         clock: Clock,
+        counters: Arc<Counters>,
     ) -> Result<(Self, watch::Receiver<Arc<Head>>), StartError> {
         let (tail, stored) = verified(ledger.load().map_err(LoadError::from)?, &keys)?;
         let marker = Marker::open(dir, keys.origin())?;
@@ -140,16 +180,19 @@ impl<L: Ledger> Sequencer<L> {
             tiles: RecentTiles::default(),
         };
         let heads = watch::Sender::new(Arc::new(unsigned));
-        let (counters, adopted) = (Arc::default(), Instant::now());
-        let mut log = Self { ledger, keys, clock, tail, time, marker, heads, counters, adopted };
+        let (adopted, lost) = (Instant::now(), None);
+        let mut log = Self { ledger, keys, clock, tail, time, marker, heads, counters, adopted, lost };
         match log.commit(&[]) {
             Ok(_) => {
+                log.ledger.adopted(log.tail.edge.size(), Vec::new());
                 let bell = log.heads.subscribe();
                 Ok((log, bell))
             }
-            Err(Failure::Halt(Halt::Load(e))) => Err(e.into()),
-            Err(Failure::Halt(Halt::Behind(e))) => Err(e.into()),
-            Err(Failure::Halt(halt)) => Err(StartError::FirstHead(halt.into())),
+            Err(Failure::Lost(Obstacle::Halt(Halt::Load(e)) | Obstacle::Unreadable(e))) => {
+                Err(e.into())
+            }
+            Err(Failure::Lost(Obstacle::Halt(Halt::Behind(e)))) => Err(e.into()),
+            Err(Failure::Lost(obstacle)) => Err(StartError::FirstHead(obstacle.into())),
             Err(Failure::NotCommitted(e)) => Err(StartError::FirstHead(e)),
             Err(Failure::Unknown) => Err(StartError::FirstHead(
                 "the outcome of the commit is not known; start again".into(),
@@ -157,22 +200,18 @@ impl<L: Ledger> Sequencer<L> {
         }
     }
 
-    pub(super) fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.counters)
-    }
-
     /// Sequences until the queue is closed and empty.
     pub(super) async fn run(
         mut self,
         mut queue: mpsc::Receiver<Submission<L>>,
         mut stop: oneshot::Receiver<()>,
-        max_batch: usize,
-        renew_every: Duration,
+        pace: Pace,
     ) -> Result<(), Halt> {
-        let mut batch = Vec::with_capacity(max_batch);
-        let mut renew_at = self.adopted + renew_every;
+        let mut batch = Vec::with_capacity(pace.max_batch);
+        let mut renew_at = self.adopted + pace.renew_every;
         let mut stopping = false;
         let outcome = loop {
+            let wake = self.lost.map_or(renew_at, |look| look.min(renew_at));
             let taken = tokio::select! {
                 biased;
                 _ = &mut stop, if !stopping => {
@@ -180,15 +219,18 @@ impl<L: Ledger> Sequencer<L> {
                     queue.close();
                     continue;
                 }
-                taken = queue.recv_many(&mut batch, max_batch) => taken,
-                () = tokio::time::sleep_until(renew_at.into()) => 0,
+                taken = queue.recv_many(&mut batch, pace.max_batch) => taken,
+                () = pace.others.notified() => 0,
+                () = tokio::time::sleep_until(wake.into()) => 0,
             };
             if taken == 0 && queue.is_closed() && queue.is_empty() {
                 break Ok(());
             }
-            let before = self.adopted;
-            let due = Instant::now() >= renew_at;
-            let mut done = if taken > 0 { self.sequence(batch.drain(..)) } else { Ok(()) };
+            let (before, due) = (self.adopted, Instant::now() >= renew_at);
+            let mut done = match taken {
+                0 => self.look(),
+                _ => self.sequence(batch.drain(..)),
+            };
             // Refused items commit nothing: a busy log may need renewal too.
             if done.is_ok() && due && self.adopted == before {
                 done = self.sequence(std::iter::empty());
@@ -197,7 +239,7 @@ impl<L: Ledger> Sequencer<L> {
                 break done;
             }
             if due || self.adopted != before {
-                renew_at = Instant::now() + renew_every;
+                renew_at = Instant::now() + pace.renew_every;
             }
         };
         queue.close();
@@ -210,22 +252,64 @@ impl<L: Ledger> Sequencer<L> {
     /// Commits a batch and answers everyone in it. An empty one renews the head.
     fn sequence(&mut self, batch: impl Iterator<Item = Submission<L>>) -> Result<(), Halt> {
         let (items, answers): (Vec<_>, Vec<_>) = batch.map(|s| (s.item, s.answer)).unzip();
-        let failure = match self.commit(&items) {
+        let outcome = match self.lost {
+            None => self.commit(&items),
+            Some(_) => match self.look() {
+                Err(halt) => Err(Failure::Lost(Obstacle::Halt(halt))),
+                Ok(()) if self.lost.is_none() => self.commit(&items),
+                Ok(()) => Err(Failure::NotCommitted("the log's head is not known".into())),
+            },
+        };
+        let failure = match outcome {
             Ok(admissions) => {
+                let began = Instant::now();
+                // First: whoever is answered may ask with what the batch changed.
+                self.ledger.adopted(self.tail.edge.size(), items);
                 self.answer(admissions, answers);
-                self.ledger.adopted(self.tail.edge.size());
+                self.counters.spent(Step::Adopt, began.elapsed());
                 return Ok(());
             }
             Err(failure) => failure,
         };
         failure.report(items.len());
+        self.counters.failed();
         for answer in answers {
             // Who dropped the ticket does not want to know.
             let _ = answer.send(Err(failure.denial()));
         }
         match failure {
-            Failure::Halt(halt) => Err(halt),
+            Failure::Lost(obstacle) => self.lose(obstacle),
             Failure::NotCommitted(_) | Failure::Unknown => Ok(()),
+        }
+    }
+
+    /// Looks whether another server has written, or whether what was lost is back.
+    fn look(&mut self) -> Result<(), Halt> {
+        if self.lost.is_some_and(|next| Instant::now() < next) {
+            return Ok(());
+        }
+        match self.reload() {
+            Ok(()) => {
+                if self.lost.take().is_some() {
+                    tracing::info!(size = self.tail.edge.size(), "the log goes on");
+                }
+                self.ledger.adopted(self.tail.edge.size(), Vec::new());
+                Ok(())
+            }
+            Err(obstacle) => self.lose(obstacle),
+        }
+    }
+
+    /// Nothing is told from here on until a look at the truth succeeds.
+    fn lose(&mut self, obstacle: Obstacle) -> Result<(), Halt> {
+        if self.lost.is_none() {
+            let error = &obstacle as &dyn std::error::Error;
+            tracing::error!(error, "the log waits until this is mended");
+        }
+        self.lost = Some(Instant::now() + LOOK_AGAIN);
+        match obstacle {
+            Obstacle::Halt(halt) => Err(halt),
+            Obstacle::Unreadable(_) | Obstacle::Marker(_) => Ok(()),
         }
     }
 
@@ -255,51 +339,50 @@ impl<L: Ledger> Sequencer<L> {
 
     /// Brings the items into the log and adopts what that makes of it.
     fn commit(&mut self, items: &[L::Item]) -> Result<Admissions<L>, Failure> {
-        for _ in 0..ATTEMPTS {
-            let time = head_time((self.clock)(), self.time);
-            let mut attempt = Attempt::<L> {
-                tail: &self.tail,
-                keys: &self.keys,
-                time,
-                items: items.len(),
-                made: None,
-            };
-            let (expected, began) = (self.tail.edge.size(), Instant::now());
-            let outcome =
-                self.ledger.commit(expected, items, &mut |admissions| attempt.stage(admissions));
-            let made = attempt.made;
-            match (outcome, made) {
-                (Ok(()), Some(made)) => return self.settle(made, began),
-                (Err(CommitError::HeadMoved { found }), _) => {
-                    tracing::info!(expected, found, "another server moved the head");
-                    self.reload()?;
-                }
-                (Err(CommitError::RolledBack(error)), _) => {
-                    return Err(Failure::NotCommitted(error));
-                }
-                (Err(CommitError::Unknown(error)), made) => {
-                    tracing::error!(error = &*error, expected, "a commit is in doubt");
-                    return self.resolve(made, began);
-                }
-                // The ledger broke its contract; believe only what is stored.
-                (Ok(()), None) => {
-                    tracing::error!(expected, "a commit was reported that was never staged");
-                    return self.resolve(None, began);
-                }
+        let mut attempt = Attempt::<L>::new(
+            &self.tail,
+            &self.keys,
+            &self.marker,
+            &self.counters,
+            ((self.clock)(), self.time),
+            items.len(),
+        );
+        let (expected, began) = (self.tail.edge.size(), Instant::now());
+        let outcome = self.ledger.commit(expected, items, &mut attempt);
+        let (made, refused) = attempt.end();
+        match (outcome, made) {
+            (Ok(()), Some(made)) => self.settle(made, began),
+            (Err(CommitError::HeadMoved), made) => match refused {
+                Some(halt) => Err(Failure::Lost(Obstacle::Halt(halt))),
+                None => self.resolve(made, began),
+            },
+            (Err(CommitError::RolledBack(error)), _) => Err(Failure::NotCommitted(error)),
+            (Err(CommitError::Unknown(error)), made) => {
+                tracing::error!(error = &*error, expected, "a commit is in doubt");
+                self.resolve(made, began)
+            }
+            // The ledger broke its contract; believe only what is stored.
+            (Ok(()), None) => {
+                tracing::error!(expected, "a commit was reported that was never staged");
+                self.resolve(None, began)
             }
         }
-        Err(Failure::NotCommitted("other servers kept moving the head".into()))
     }
 
     /// After a commit that is known to have happened.
     fn settle(&mut self, made: Made<L>, began: Instant) -> Result<Admissions<L>, Failure> {
-        let Made { admissions, candidate, staging } = made;
+        let Made { admissions, base, candidate } = made;
+        let refused = admissions.iter().filter(|a| matches!(a, Admission::Refused(_))).count();
+        self.counters.refused(refused as u64);
         if let Some(candidate) = candidate {
-            let before = self.tail.edge.size();
+            let before = base.as_ref().map_or(self.tail.edge.size(), |(tail, _)| tail.edge.size());
             let head = head_of(&candidate);
+            let leaves = head.size - before;
             self.adopt(candidate.tail, head)?;
-            let items = self.tail.edge.size() - before;
-            self.counters.count(items, staging, began.elapsed().saturating_sub(staging));
+            self.counters.committed(leaves, began.elapsed());
+        } else if let Some((tail, stored)) = base {
+            // Nothing of ours, but what is known of others must lie under the head told.
+            self.adopt_stored(tail, Some(stored))?;
         }
         Ok(admissions)
     }
@@ -313,98 +396,60 @@ impl<L: Ledger> Sequencer<L> {
             Some(made) if made.is(stored.as_ref()) => self.settle(made, began),
             _ => {
                 self.adopt_stored(tail, stored)?;
+                self.ledger.adopted(self.tail.edge.size(), Vec::new());
                 Err(Failure::Unknown)
             }
         }
     }
 
     /// Takes the database's newest head for ours.
-    fn reload(&mut self) -> Result<(), Halt> {
+    fn reload(&mut self) -> Result<(), Obstacle> {
         let (tail, stored) = self.loaded()?;
         self.adopt_stored(tail, stored)
     }
 
     /// The database's newest head, checked also against what we know.
-    fn loaded(&mut self) -> Result<(Tail, Option<StoredHead>), Halt> {
+    fn loaded(&mut self) -> Result<(Tail, Option<StoredHead>), Obstacle> {
         let (tail, stored) = verified(self.ledger.load().map_err(LoadError::from)?, &self.keys)?;
-        let known = self.tail.edge.size();
-        let (size, root) = (tail.edge.size(), tail.edge.root());
-        if size < known || (size == known && root != self.tail.edge.root()) {
-            return Err(LoadError::WentBack { known, stored: size }.into());
-        }
-        self.marker.check(size, &root)?;
+        not_back(&self.tail, &tail)?;
+        self.marker.check(tail.edge.size(), &tail.edge.root())?;
         Ok((tail, stored))
     }
 
-    fn adopt_stored(&mut self, tail: Tail, stored: Option<StoredHead>) -> Result<(), Halt> {
+    fn adopt_stored(&mut self, tail: Tail, stored: Option<StoredHead>) -> Result<(), Obstacle> {
         // Still none when the very first commit failed: nothing to adopt.
         let Some(StoredHead { size, root, note, time }) = stored else { return Ok(()) };
+        if *self.heads.borrow().note == *note {
+            return Ok(());
+        }
         let tiles = RecentTiles::new(tail.edge.partial_tiles());
         self.adopt(tail, Head { size, root, note: note.into(), time, tiles })
     }
 
     /// Makes a committed head ours, and tells. The marker goes first: whoever
     /// hears of this head may hold us to it.
-    fn adopt(&mut self, tail: Tail, head: Head) -> Result<(), Halt> {
-        self.marker.set(head.size, head.root).map_err(Halt::Marker)?;
+    fn adopt(&mut self, tail: Tail, head: Head) -> Result<(), Obstacle> {
+        self.marker.set(head.size, head.root).map_err(Obstacle::Marker)?;
         (self.tail, self.time, self.adopted) = (tail, head.time, Instant::now());
         self.heads.send_replace(Arc::new(head));
         Ok(())
     }
 }
 
+/// A log only grows: `now` must hold what `known` did.
+///
+/// # Errors
+/// [`LoadError::WentBack`].
+pub(super) fn not_back(known: &Tail, now: &Tail) -> Result<(), LoadError> {
+    let (size, grown) = (known.edge.size(), now.edge.size());
+    if grown < size || (grown == size && now.edge.root() != known.edge.root()) {
+        return Err(LoadError::WentBack { known: size, stored: grown });
+    }
+    Ok(())
+}
+
 fn head_of(candidate: &Candidate) -> Head {
     let Staged { size, root, note, time, .. } = &*candidate.staged;
     let tiles = candidate.recent_tiles();
     Head { size: *size, root: *root, note: note.as_slice().into(), time: *time, tiles }
-}
-
-/// One call of [`Ledger::commit`], as seen from inside it.
-struct Attempt<'a, L: Ledger> {
-    tail: &'a Tail,
-    keys: &'a LogKeys,
-    time: u64,
-    items: usize,
-    made: Option<Made<L>>,
-}
-
-/// What an attempt has staged.
-struct Made<L: Ledger> {
-    admissions: Admissions<L>,
-    /// None if no item was placed: there is nothing to commit.
-    candidate: Option<Candidate>,
-    staging: Duration,
-}
-
-impl<L: Ledger> Made<L> {
-    /// Whether the database's newest head is the one made here.
-    fn is(&self, stored: Option<&StoredHead>) -> bool {
-        self.candidate.as_ref().zip(stored).is_some_and(|(made, stored)| made.is(stored))
-    }
-}
-
-impl<L: Ledger> Attempt<'_, L> {
-    fn stage(&mut self, admissions: Admissions<L>) -> Option<Arc<Staged>> {
-        // One admission each, or the answers would go to the wrong submitters.
-        if admissions.len() != self.items {
-            self.made = None;
-            return None;
-        }
-        let began = Instant::now();
-        let entries: Vec<&Entry> = admissions.iter().filter_map(Admission::entry).collect();
-        let worth = self.items == 0 || !entries.is_empty();
-        let candidate = worth.then(|| stage(self.tail, &entries, self.keys, self.time));
-        let staged = candidate.as_ref().map(|candidate| Arc::clone(&candidate.staged));
-        self.made = Some(Made { admissions, candidate, staging: began.elapsed() });
-        staged
-    }
-}
-
-impl<P, R> Admission<P, R> {
-    fn entry(&self) -> Option<&Entry> {
-        match self {
-            Self::Placed { entry, .. } => Some(entry),
-            Self::Known { .. } | Self::Refused(_) => None,
-        }
-    }
 }

@@ -1,36 +1,60 @@
 //! From a text frame to an item of the log, and back.
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::ids::MsgId;
-use nexo_schema::ws::{Notice, Submit};
+use nexo_schema::http::Receipt;
+use nexo_schema::ids::{ConvId, MsgId};
+use nexo_schema::ws::{Ask, Notice, Submit};
 
-use crate::App;
 use crate::error::ApiError;
 use crate::http::submission::Draft;
 use crate::store::{Device, Item};
-use nexo_schema::ids::ConvId;
+use crate::{App, LogReceipt};
 
 /// A frame that was read: an item for the log, or why there is none.
 pub(super) enum Frame {
     /// To be submitted.
-    Item {
-        /// What it calls itself.
-        msg_id: MsgId,
-        /// The item.
-        item: Box<Item>,
-    },
+    Item(Asked, Box<Item>),
     /// An envelope, refused; the socket goes on.
     Refused(Option<MsgId>, ApiError),
-    /// No envelope at all; the socket is closed.
-    Garbage,
+    /// Nothing that may be said on this socket; it is closed with this reason.
+    Unfit(&'static str),
 }
 
-/// Reads a frame sent by `device` on the socket of `conv`.
-pub(super) fn read(app: &App, device: &Device, conv: &ConvId, text: &str) -> Frame {
-    let Ok(frame) = serde_json::from_str::<Submit>(text) else { return Frame::Garbage };
+/// What a sender is waiting for.
+pub(super) struct Asked {
+    /// What the item calls itself.
+    pub(super) msg_id: MsgId,
+    /// How its commit is told.
+    pub(super) answer: Answer,
+}
+
+/// How a sender hears that its envelope was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The envelope comes back through its conversation's room, as the seed has it.
+    Echo,
+    /// An `ack`.
+    Ack {
+        /// With a receipt, whatever kind of device it is.
+        receipt: bool,
+    },
+}
+
+/// Reads a frame sent by `device` on the socket of `conv`, or on one without a conversation.
+pub(super) fn read(app: &App, device: &Device, conv: Option<&ConvId>, text: &str) -> Frame {
+    let Ok(frame) = serde_json::from_str::<Submit>(text) else {
+        return Frame::Unfit("not an envelope");
+    };
+    let answer = match frame.ask {
+        Some(Ask::Send) => Answer::Ack { receipt: frame.receipt },
+        None if conv.is_none() => {
+            return Frame::Unfit("without conv_id in the query, frames have \"type\":\"send\"");
+        }
+        None => Answer::Echo,
+    };
     let named = frame.msg_id.clone();
     match item(app, device, conv, frame) {
-        Ok((msg_id, item)) => Frame::Item { msg_id, item: Box::new(item) },
+        Ok((msg_id, item)) => Frame::Item(Asked { msg_id, answer }, Box::new(item)),
         Err(error) => Frame::Refused(named, error),
     }
 }
@@ -38,13 +62,14 @@ pub(super) fn read(app: &App, device: &Device, conv: &ConvId, text: &str) -> Fra
 fn item(
     app: &App,
     device: &Device,
-    conv: &ConvId,
+    conv: Option<&ConvId>,
     frame: Submit,
 ) -> Result<(MsgId, Item), ApiError> {
     if frame.ver != 1 {
         return Err(ApiError::new(ErrorCode::BadRequest, "ver: this relay speaks 1"));
     }
-    if frame.conv_id != *conv {
+    // Whether the device may write there is decided where it is written; see `store/admit`.
+    if conv.is_some_and(|conv| *conv != frame.conv_id) {
         return Err(ApiError::new(ErrorCode::Forbidden, "conv_id: not this socket's conversation"));
     }
     app.limits.write(&device.id)?;
@@ -53,7 +78,7 @@ fn item(
         None => app.new_msg_id()?,
     };
     let draft = Draft {
-        conv: *conv,
+        conv: frame.conv_id,
         msg_id: msg_id.clone(),
         cipher: &frame.cipher,
         ad: frame.ad.as_deref(),
@@ -61,6 +86,12 @@ fn item(
         dseq: frame.dseq,
     };
     Ok((msg_id, Item::Message(draft.into_message(&app.origin, device)?)))
+}
+
+/// The frame that says an envelope is in the log.
+pub(super) fn ack(msg_id: MsgId, placed: &LogReceipt, receipt: Option<Receipt>) -> Option<String> {
+    let (sth_index, ts, duplicate) = (placed.index + 1, placed.placed.ts, placed.known);
+    serde_json::to_string(&Notice::Ack { msg_id, sth_index, ts, duplicate, receipt }).ok()
 }
 
 /// The frame that says an envelope was refused.

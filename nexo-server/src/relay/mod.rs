@@ -1,10 +1,22 @@
-//! The WebSocket endpoint: one `select!` over socket, bell, tickets, ping and shutdown.
+//! The WebSocket endpoint: one `select!` over peer, room, tickets, ping and shutdown.
 //!
 //! `?conv_id=` is the seed's socket: envelopes both ways, in one conversation. Without it the
-//! socket only rings. Either way the database is the queue: a socket holds a cursor and reads
-//! what is behind it when rung, so a gap cannot occur and a slow reader waits for itself alone.
+//! socket rings. On both a client may `send` and is answered. The database is the queue: a
+//! socket holds a cursor, takes the committed batches that its room hands it, and reads the
+//! database where it was handed none. A gap cannot occur ([`follow`] says why), and a slow
+//! reader waits for itself alone.
+//!
+//! | file | is |
+//! |---|---|
+//! | `rooms` | who waits for what, and what they are told |
+//! | `follow` | a reader's place in a conversation |
+//! | `frames` | text frames to items, and back |
+//! | `line` | the wire: the next event, frames on their way out |
+//! | `socket` | one connection, event by event |
 
+mod follow;
 mod frames;
+mod line;
 mod rooms;
 mod socket;
 
@@ -20,9 +32,10 @@ use rocket_ws::frame::{CloseCode, CloseFrame};
 use rocket_ws::stream::DuplexStream;
 use rocket_ws::{Channel, Config, WebSocket};
 
+use line::SEND_WITHIN;
 use rocket::tokio::time::timeout;
-pub use rooms::{Rooms, Seat, Topic};
-use socket::{SEND_WITHIN, Socket};
+pub use rooms::Rooms;
+use socket::Socket;
 
 use crate::App;
 use crate::error::ApiError;
@@ -103,6 +116,7 @@ async fn serve(
     mut stream: DuplexStream,
     shutdown: Shutdown,
 ) {
+    let _open = app.metrics.open_socket();
     let refusal = match (knock, wish) {
         (Err(error), _) => refused(&error),
         (Ok(_), (Err(_), _)) => (CLOSE_MALFORMED, "conv_id: expected 64 hex digits"),

@@ -1,123 +1,136 @@
-//! One connection.
-
-use std::time::Duration;
+//! One connection: what is done about each thing that happens on it.
 
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use rocket::Shutdown;
-use rocket::futures::stream::FuturesUnordered;
-use rocket::futures::{SinkExt as _, StreamExt as _};
-use rocket::tokio::select;
-use rocket::tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use rocket::futures::FutureExt as _;
 use rocket_ws::Message;
 use rocket_ws::frame::CloseCode;
 use rocket_ws::result::Error;
 use rocket_ws::stream::DuplexStream;
 
-use super::frames::{Frame, bell, nack, read};
-use super::{CLOSE_MALFORMED, CLOSE_UNAUTHORIZED, PING_EVERY, Seat, Topic, close};
+use super::follow::Follower;
+use super::frames::{self, Answer, Asked, Frame, ack, bell, nack};
+use super::line::{End, Event, Line, Place};
+use super::rooms::{Batch, Word};
+use super::{CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
 use crate::app::Waiting;
 use crate::error::ApiError;
 use crate::http::present;
-use crate::store::{Conn, Device, Feed, Rows, StoreError, device_by_id, feed, is_participant};
+use crate::store::{Device, Feed, StoreError, feed, message_by_id};
 use crate::{App, LogReceipt};
-
-/// Envelopes of one socket that may wait for their commit; then it is not read.
-const IN_FLIGHT: usize = 256;
 
 /// Messages read from the database at a time.
 const PAGE: u32 = 256;
 
-/// How long a reader may take to make room; a stalled one is cut off, and resumes by cursor.
-pub(super) const SEND_WITHIN: Duration = Duration::from_secs(30);
+/// Events that may be handled before what they put on the wire is sent.
+const EVENTS_A_FLUSH: usize = 256;
 
-/// Why a socket ends.
-enum End {
-    /// The peer left, or is not reading.
-    Gone,
-    /// The relay closes it.
-    Close(CloseCode, &'static str),
-}
+/// Pings that may go unanswered.
+const SILENT_PINGS: u32 = 2;
 
 /// A socket that was let in.
 pub(super) struct Socket {
     app: App,
     device: Device,
-    /// The seed's socket has one; without it the socket only rings.
+    /// The seed's socket has one.
     conv: Option<ConvId>,
-    /// Position up to which this socket has been served.
-    cursor: u64,
-    seat: Seat,
+    place: Place,
+    silent_pings: u32,
+}
+
+/// What became of an envelope.
+struct Settled {
+    asked: Asked,
+    outcome: Result<LogReceipt, ApiError>,
 }
 
 impl Socket {
     /// The cursor was taken before the upgrade, and what has been committed since is read when
     /// the seat is taken: whatever is sent once the client sees the socket open comes through.
     pub(super) fn new(app: App, device: Device, conv: Option<ConvId>, cursor: u64) -> Self {
-        let topic = match conv {
-            Some(conv) => Topic::Conversation(conv),
-            None => Topic::Account(device.account),
+        let place = match conv {
+            Some(conv) => Place::Conversation(Follower::enter(&app.rooms, conv, cursor)),
+            None => Place::Bell(app.rooms.listen(device.account)),
         };
-        let seat = app.rooms.enter(topic);
-        Self { app, device, conv, cursor, seat }
+        Self { app, device, conv, place, silent_pings: 0 }
     }
 
     /// Serves the socket until either side ends it.
-    pub(super) async fn run(mut self, mut stream: DuplexStream, shutdown: Shutdown) {
-        let end = match self.catch_up(&mut stream).await {
-            Ok(()) => self.turn(&mut stream, shutdown).await,
+    pub(super) async fn run(mut self, stream: DuplexStream, shutdown: Shutdown) {
+        let mut line = Line::new(stream, shutdown);
+        let end = match self.catch_up(&mut line).await {
+            Ok(()) => self.turn(&mut line, settled).await,
             Err(end) => end,
         };
-        if let End::Close(code, reason) = end {
-            close(&mut stream, code, reason).await;
-        }
+        line.end(end).await;
     }
 
-    async fn turn(&mut self, stream: &mut DuplexStream, mut shutdown: Shutdown) -> End {
-        let mut waiting = FuturesUnordered::new();
-        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silent_pings = 0;
+    async fn turn<F>(&mut self, line: &mut Line<F>, settle: impl Fn(Asked, Waiting) -> F) -> End
+    where
+        F: Future<Output = Settled>,
+    {
         loop {
-            let step = select! {
-                _ = &mut shutdown => {
-                    Err(End::Close(CloseCode::Away, "the relay is shutting down"))
+            let mut event = Some(line.event(&mut self.place).await);
+            let mut left = EVENTS_A_FLUSH;
+            // What one batch has for this socket is ready all at once, and leaves at once.
+            while let Some(ready) = event {
+                if let Err(end) = self.handle(ready, line, &settle).await {
+                    return end;
                 }
-                frame = stream.next(), if waiting.len() < IN_FLIGHT => {
-                    silent_pings = 0;
-                    match self.receive(frame, stream).await {
-                        // Queued here and now: a client may send and be gone.
-                        Ok(Some((msg_id, item))) => match self.app.enqueue(*item) {
-                            Ok(ticket) => {
-                                waiting.push(answered(msg_id, ticket));
-                                Ok(())
-                            }
-                            Err(error) => send(stream, nack(Some(msg_id), &error)).await,
-                        },
-                        Ok(None) => Ok(()),
-                        Err(end) => Err(end),
-                    }
-                }
-                Some((msg_id, outcome)) = waiting.next(), if !waiting.is_empty() => {
-                    self.settle(msg_id, outcome, stream).await
-                }
-                size = self.seat.rung() => self.ring(size, stream).await,
-                _ = ping.tick() => {
-                    silent_pings += 1;
-                    if silent_pings > 2 { Err(End::Gone) } else { self.ping(stream).await }
-                }
-            };
-            if let Err(end) = step {
+                left -= 1;
+                event = match left {
+                    0 => None,
+                    _ => line.event(&mut self.place).now_or_never(),
+                };
+            }
+            if let Err(end) = line.flush().await {
                 return end;
             }
         }
     }
 
-    /// An item to submit, if the frame holds one.
-    async fn receive(
+    async fn handle<F>(
         &mut self,
-        frame: Option<Result<Message, Error>>,
-        stream: &mut DuplexStream,
-    ) -> Result<Option<(MsgId, Box<crate::store::Item>)>, End> {
+        event: Event<Settled>,
+        line: &mut Line<F>,
+        settle: &impl Fn(Asked, Waiting) -> F,
+    ) -> Result<(), End>
+    where
+        F: Future<Output = Settled>,
+    {
+        match event {
+            Event::Heard(frame) => {
+                self.silent_pings = 0;
+                match self.hear(frame)? {
+                    Some(Heard::Item(asked, ticket)) => {
+                        line.await_answer(settle(asked, ticket));
+                        Ok(())
+                    }
+                    Some(Heard::Refused(msg_id, error)) => line.put(nack(msg_id, &error)).await,
+                    None => Ok(()),
+                }
+            }
+            Event::Answered(settled) => self.answer(settled, line).await,
+            Event::Told(Word::Handed(batch)) => self.show(&batch, line).await,
+            Event::Told(Word::Look) => self.catch_up(line).await,
+            Event::Rung(size) => {
+                self.still_allowed().await?;
+                line.put(bell(size)).await
+            }
+            Event::Tick => {
+                self.silent_pings += 1;
+                if self.silent_pings > SILENT_PINGS {
+                    return Err(End::Gone);
+                }
+                self.still_allowed().await?;
+                line.put_message(Message::Ping(Vec::new())).await
+            }
+            Event::Closing => Err(End::Close(CloseCode::Away, "the relay is shutting down")),
+        }
+    }
+
+    /// What a frame asks for. An envelope is queued here and now: a client may send and be gone.
+    fn hear(&self, frame: Option<Result<Message, Error>>) -> Result<Option<Heard>, End> {
         let text = match frame {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return Ok(None),
@@ -135,146 +148,105 @@ impl Socket {
             }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
         };
-        let Some(conv) = self.conv else {
-            let reason = "this socket only rings; give conv_id to send";
-            return Err(End::Close(CLOSE_MALFORMED.into(), reason));
-        };
-        match read(&self.app, &self.device, &conv, &text) {
-            Frame::Item { msg_id, item } => Ok(Some((msg_id, item))),
-            Frame::Refused(msg_id, error) => {
-                send(stream, nack(msg_id, &error)).await?;
-                Ok(None)
+        Ok(Some(match frames::read(&self.app, &self.device, self.conv.as_ref(), &text) {
+            Frame::Item(asked, item) => match self.app.enqueue(*item) {
+                Ok(ticket) => Heard::Item(asked, ticket),
+                Err(error) => Heard::Refused(Some(asked.msg_id), error),
+            },
+            Frame::Refused(msg_id, error) => Heard::Refused(msg_id, error),
+            Frame::Unfit(reason) => return Err(End::Close(CLOSE_MALFORMED.into(), reason)),
+        }))
+    }
+
+    /// Tells a sender what became of its envelope. One that is to come back by itself does so
+    /// through the room; but a duplicate does not, so it is shown to its sender again.
+    async fn answer<F: Future>(&self, settled: Settled, line: &mut Line<F>) -> Result<(), End> {
+        let Settled { asked: Asked { msg_id, answer }, outcome } = settled;
+        match (outcome, answer) {
+            (Err(error), _) => line.put(nack(Some(msg_id), &error)).await,
+            (Ok(placed), Answer::Ack { receipt }) => {
+                let receipt = present::receipt_for(&self.app, &self.device, receipt, &placed).await;
+                // The problem was logged where it arose; the sender asks again.
+                let receipt = receipt.map_err(|_| lost())?;
+                line.put(ack(msg_id, &placed, receipt)).await
             }
-            Frame::Garbage => Err(End::Close(CLOSE_MALFORMED.into(), "not an envelope")),
+            (Ok(placed), Answer::Echo) if placed.known => {
+                line.put(self.stored(msg_id).await.map_err(failed)?).await
+            }
+            (Ok(_), Answer::Echo) => Ok(()),
         }
     }
 
-    /// A committed envelope comes back through the room; a duplicate does not, so it is shown
-    /// to its sender again; a refused one is answered.
-    async fn settle(
-        &mut self,
-        msg_id: MsgId,
-        outcome: Result<LogReceipt, ApiError>,
-        stream: &mut DuplexStream,
-    ) -> Result<(), End> {
-        match outcome {
-            Ok(receipt) if receipt.known => {
-                let (Some(conv), reader) = (self.conv, self.device.id.clone()) else {
-                    return Ok(());
-                };
-                let row = self
-                    .app
-                    .store
-                    .read(move |conn| crate::store::message_by_id(conn, &conv, &msg_id, &reader))
-                    .await
-                    .map_err(failed)?;
-                let again = row.map(present::envelope).transpose().map_err(failed)?;
-                send(stream, again.and_then(|frame| serde_json::to_string(&frame).ok())).await
-            }
-            Ok(_) => Ok(()),
-            Err(error) => send(stream, nack(Some(msg_id), &error)).await,
-        }
+    /// The frame of a message that this device sent earlier.
+    async fn stored(&self, msg_id: MsgId) -> Result<Option<String>, StoreError> {
+        let (Some(conv), reader) = (self.conv, self.device.id.clone()) else { return Ok(None) };
+        let query = move |conn: &mut _| message_by_id(conn, &conv, &msg_id, &reader);
+        let row = self.app.store.read(query).await?;
+        row.as_ref().map(present::frame).transpose()
     }
 
-    async fn ring(&mut self, size: u64, stream: &mut DuplexStream) -> Result<(), End> {
-        match self.conv {
-            Some(_) => self.catch_up(stream).await,
-            None => {
-                self.still_allowed().await?;
-                send(stream, bell(size)).await
-            }
+    /// Sends what is new in a batch.
+    async fn show<F: Future>(&mut self, batch: &Batch, line: &mut Line<F>) -> Result<(), End> {
+        self.still_allowed().await?;
+        let Place::Conversation(follower) = &mut self.place else { return Ok(()) };
+        for shown in follower.due(batch) {
+            let Some(frame) = shown.frame() else { return self.catch_up(line).await };
+            line.put(Some(frame.to_owned())).await?;
+            follower.served(shown.index());
         }
+        Ok(())
     }
 
-    /// Sends what is behind the cursor.
-    async fn catch_up(&mut self, stream: &mut DuplexStream) -> Result<(), End> {
+    /// Sends what the database has behind the cursor.
+    async fn catch_up<F: Future>(&mut self, line: &mut Line<F>) -> Result<(), End> {
         let Some(conv) = self.conv else { return Ok(()) };
         loop {
-            let (device, cursor) = (self.device.id.clone(), self.cursor);
-            let now = self.app.clock.seconds();
-            let rows = self
-                .app
-                .store
-                .snapshot(move |conn| behind(conn, &conv, &device, cursor, now))
-                .await
-                .map_err(failed)?;
-            let Some(rows) = rows else { return Err(barred()) };
+            self.still_allowed().await?;
+            let Place::Conversation(follower) = &mut self.place else { return Ok(()) };
+            let (device, cursor): (DeviceId, u64) = (self.device.id.clone(), follower.cursor());
+            let query =
+                move |conn: &mut _| feed(conn, &Feed::Conversation(conv), &device, cursor, PAGE);
+            let rows = self.app.store.snapshot(query).await.map_err(failed)?;
             for row in rows.items {
-                let index = row.index;
-                let frame = present::envelope(row).map_err(failed)?;
-                feed_frame(stream, serde_json::to_string(&frame).ok()).await?;
-                self.cursor = index;
+                line.put(Some(present::frame(&row).map_err(failed)?)).await?;
+                follower.served(row.index);
             }
-            flush(stream).await?;
+            line.flush().await?;
             if !rows.more {
                 return Ok(());
             }
         }
     }
 
-    async fn ping(&mut self, stream: &mut DuplexStream) -> Result<(), End> {
-        self.still_allowed().await?;
-        within(stream.send(Message::Ping(Vec::new()))).await
-    }
-
-    /// A revoked or expired device's socket ends with the next ring or ping.
+    /// A revoked or expired device's socket ends with the next ring or ping. That the account
+    /// takes part in the conversation was asked at the door: nobody leaves one.
     async fn still_allowed(&self) -> Result<(), End> {
-        let (id, now) = (self.device.id.clone(), self.app.clock.seconds());
-        let device =
-            self.app.store.read(move |conn| device_by_id(conn, &id)).await.map_err(failed)?;
-        if device.is_some_and(|d| d.is_active(now)) { Ok(()) } else { Err(barred()) }
+        let device = self.app.device(&self.device.id).await.map_err(failed)?;
+        if device.is_some_and(|d| d.is_active(self.app.clock.seconds())) {
+            return Ok(());
+        }
+        Err(End::Close(CLOSE_UNAUTHORIZED.into(), "the device is revoked or expired"))
     }
 }
 
-/// What is behind the cursor, or `None` if the device may not read here any more.
-fn behind(
-    conn: &mut Conn,
-    conv: &ConvId,
-    reader: &DeviceId,
-    cursor: u64,
-    now: u64,
-) -> Result<Option<Rows>, StoreError> {
-    let Some(device) = device_by_id(conn, reader)?.filter(|d| d.is_active(now)) else {
-        return Ok(None);
-    };
-    if !is_participant(conn, conv, &device.account)? {
-        return Ok(None);
-    }
-    feed(conn, &Feed::Conversation(*conv), reader, cursor, PAGE).map(Some)
+/// What a frame came to.
+enum Heard {
+    /// An item that is on its way into the log.
+    Item(Asked, Waiting),
+    /// An envelope that is not.
+    Refused(Option<MsgId>, ApiError),
 }
 
-async fn answered(msg_id: MsgId, ticket: Waiting) -> (MsgId, Result<LogReceipt, ApiError>) {
-    (msg_id, App::settled(ticket).await)
-}
-
-fn barred() -> End {
-    End::Close(CLOSE_UNAUTHORIZED.into(), "the device is revoked or expired")
+async fn settled(asked: Asked, ticket: Waiting) -> Settled {
+    Settled { asked, outcome: App::settled(ticket).await }
 }
 
 fn failed(error: StoreError) -> End {
     // Logs the error; the socket tells only that it may come back.
     let _ = ApiError::from(error);
+    lost()
+}
+
+fn lost() -> End {
     End::Close(CloseCode::Error, "internal error; come back with after=")
-}
-
-async fn send(stream: &mut DuplexStream, text: Option<String>) -> Result<(), End> {
-    feed_frame(stream, text).await?;
-    flush(stream).await
-}
-
-async fn feed_frame(stream: &mut DuplexStream, text: Option<String>) -> Result<(), End> {
-    let Some(text) = text else { return Ok(()) };
-    within(stream.feed(Message::Text(text))).await
-}
-
-async fn flush(stream: &mut DuplexStream) -> Result<(), End> {
-    within(stream.flush()).await
-}
-
-/// A reader that makes no room in time is not waited for.
-async fn within<E>(sent: impl Future<Output = Result<(), E>>) -> Result<(), End> {
-    match timeout(SEND_WITHIN, sent).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(End::Gone),
-    }
 }

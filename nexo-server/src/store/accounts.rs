@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, DeviceId, Handle};
 
 use super::schema::{accounts, devices, key_events};
-use super::{Conn, StoreError, hash32, signed, unsigned};
+use super::{Conn, StoreError, hash32, unsigned};
 
 /// An account.
 #[derive(Debug, Clone)]
@@ -117,11 +117,20 @@ pub fn active_devices(
     id: &AccountId,
     now: u64,
 ) -> Result<Vec<Device>, StoreError> {
+    let mut devices = standing_devices(conn, id)?;
+    devices.retain(|device| device.is_active(now));
+    Ok(devices)
+}
+
+/// The account's devices that are not revoked, expired or not, oldest first.
+pub(super) fn standing_devices(
+    conn: &mut Conn,
+    id: &AccountId,
+) -> Result<Vec<Device>, StoreError> {
     let rows = devices::table
         .inner_join(accounts::table)
         .filter(devices::account_id.eq(id.as_bytes()))
         .filter(devices::revoked_index.is_null())
-        .filter(devices::not_after.eq(0).or(devices::not_after.gt(signed(now))))
         .order((devices::added_index, devices::device_id))
         .select((DEVICE, ACCOUNT))
         .load::<(DeviceRow, AccountRow)>(conn)?;

@@ -5,6 +5,7 @@
 //! from source as SQLite is.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection as _, TransactionManager as _};
@@ -138,6 +139,14 @@ impl Database {
         Ok(conn)
     }
 
+    /// The versions of the migrations that make up this program's schema.
+    pub(super) fn schema_versions(&self) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::File(_) => versions::<diesel::sqlite::Sqlite>(&SQLITE_MIGRATIONS),
+            Self::Postgres(_) => versions::<diesel::pg::Pg>(&POSTGRES_MIGRATIONS),
+        }
+    }
+
     /// Opens the pool.
     pub(super) fn readers(&self) -> Result<Readers, StoreError> {
         Pool::builder()
@@ -182,6 +191,16 @@ where
     conn.run_migrations(&pending(ours, &applied)).map(drop).map_err(failed)
 }
 
+fn versions<DB>(known: &EmbeddedMigrations) -> Result<Vec<String>, StoreError>
+where
+    DB: diesel::backend::Backend,
+    EmbeddedMigrations: diesel::migration::MigrationSource<DB>,
+{
+    let ours = diesel::migration::MigrationSource::<DB>::migrations(known);
+    let ours = ours.map_err(|e| StoreError::Migrate(e.to_string()))?;
+    Ok(ours.iter().map(|m| m.name().version().to_string()).collect())
+}
+
 /// The migrations that were not applied yet, oldest first.
 fn pending<DB: diesel::backend::Backend>(
     ours: Vec<Box<dyn diesel::migration::Migration<DB>>>,
@@ -210,6 +229,39 @@ impl CustomizeConnection<Conn, diesel::r2d2::Error> for Pooled {
         };
         done.map_err(diesel::r2d2::Error::QueryError)
     }
+}
+
+/// A connection that several take turns on. A transaction that a panic or a failed rollback left
+/// open goes with its connection, or every later one would be refused.
+pub(super) struct Shared {
+    conn: Mutex<Conn>,
+    database: Database,
+}
+
+impl Shared {
+    pub(super) fn new(conn: Conn, database: Database) -> Self {
+        Self { conn: Mutex::new(conn), database }
+    }
+
+    /// The connection, outside of any transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a new one is needed and cannot be opened.
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Conn>, StoreError> {
+        let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_idle(&mut conn) {
+            *conn = self.database.connect()?;
+        }
+        Ok(conn)
+    }
+}
+
+fn is_idle(conn: &mut Conn) -> bool {
+    let status = match conn {
+        Conn::Sqlite(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn),
+        Conn::Postgres(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn),
+    };
+    matches!(status.transaction_depth(), Ok(None))
 }
 
 /// Runs `change` in a transaction that no other writer of its kind runs beside; an error undoes

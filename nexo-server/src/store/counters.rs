@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Binary, Text};
 use nexo_schema::ids::DeviceId;
 use nexo_schema::limits::DSEQ_WINDOW;
 
@@ -31,8 +32,17 @@ impl Counter {
         Self { highest: 0, used: [0; WORDS], stored: false, changed: false }
     }
 
+    /// Whether `dseq` may be used: a number, not used before, not below the window.
+    pub(super) fn is_unused(&self, dseq: u64) -> bool {
+        let bit = match self.highest.checked_sub(dseq).map(usize::try_from) {
+            None => return dseq <= i64::MAX as u64,
+            Some(back) => back.unwrap_or(usize::MAX),
+        };
+        dseq > 0 && self.used.get(bit / 64).is_some_and(|word| word & 1 << (bit % 64) == 0)
+    }
+
     /// Marks `dseq` used; `false` if it was, or lies below the window.
-    fn mark(&mut self, dseq: u64) -> bool {
+    pub(super) fn mark(&mut self, dseq: u64) -> bool {
         if dseq > self.highest {
             self.advance(dseq - self.highest);
             self.highest = dseq;
@@ -80,14 +90,16 @@ impl Counter {
         Ok(Self { highest, used, stored: true, changed: false })
     }
 
-    /// Writes the counter back if the batch changed it.
-    pub(super) fn store(&self, conn: &mut Conn, device: &DeviceId) -> Result<(), StoreError> {
-        if !self.changed {
-            return Ok(());
-        }
-        let used: Vec<u8> = self.used.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let values =
-            (send_counters::highest.eq(signed(self.highest)), send_counters::used.eq(used));
+    fn bitmap(&self) -> Vec<u8> {
+        self.used.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// Writes the counter back.
+    fn store(&self, conn: &mut Conn, device: &DeviceId) -> Result<(), StoreError> {
+        let values = (
+            send_counters::highest.eq(signed(self.highest)),
+            send_counters::used.eq(self.bitmap()),
+        );
         if self.stored {
             diesel::update(send_counters::table.find(device.as_str())).set(values).execute(conn)?;
         } else {
@@ -99,18 +111,53 @@ impl Counter {
     }
 }
 
-/// Uses `dseq` of `device` up within the batch's `counters`; `false` if it was used before.
-pub(super) fn use_counter(
+/// The counter of `device` among the batch's, read from the database if it is not there yet.
+pub(super) fn counter_of<'a>(
     conn: &mut Conn,
-    counters: &mut HashMap<DeviceId, Counter>,
+    counters: &'a mut HashMap<DeviceId, Counter>,
     device: &DeviceId,
-    dseq: u64,
-) -> Result<bool, StoreError> {
+) -> Result<&'a mut Counter, StoreError> {
+    // An entry would need the id cloned for every message.
     if !counters.contains_key(device) {
         counters.insert(device.clone(), Counter::load(conn, device)?);
     }
-    let counter = counters.get_mut(device);
-    Ok(counter.is_some_and(|c| (1..=i64::MAX as u64).contains(&dseq) && c.mark(dseq)))
+    counters.get_mut(device).ok_or_else(|| StoreError::corrupt("send_counters", "a lost counter"))
+}
+
+/// PostgreSQL takes all of a batch's at once.
+const STORE_ALL: &str = "INSERT INTO send_counters (device_id, highest, used) \
+     SELECT * FROM unnest($1, $2, $3) ON CONFLICT (device_id) \
+     DO UPDATE SET highest = EXCLUDED.highest, used = EXCLUDED.used";
+
+/// Writes back the counters that changed. They are those of the database again afterwards.
+pub(super) fn store_all(
+    conn: &mut Conn,
+    counters: &mut HashMap<DeviceId, Counter>,
+) -> Result<(), StoreError> {
+    let changed: Vec<(&DeviceId, &mut Counter)> =
+        counters.iter_mut().filter(|(_, counter)| counter.changed).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    match conn {
+        Conn::Sqlite(_) => {
+            changed.iter().try_for_each(|(device, counter)| counter.store(conn, device))?;
+        }
+        Conn::Postgres(conn) => {
+            let devices: Vec<&str> = changed.iter().map(|(device, _)| device.as_str()).collect();
+            let highest: Vec<i64> = changed.iter().map(|(_, c)| signed(c.highest)).collect();
+            let used: Vec<Vec<u8>> = changed.iter().map(|(_, c)| c.bitmap()).collect();
+            diesel::sql_query(STORE_ALL)
+                .bind::<Array<Text>, _>(devices)
+                .bind::<Array<BigInt>, _>(highest)
+                .bind::<Array<Binary>, _>(used)
+                .execute(conn)?;
+        }
+    }
+    for (_, counter) in changed {
+        (counter.stored, counter.changed) = (true, false);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -132,6 +179,8 @@ mod tests {
         assert!(!counter.mark(3), "below it");
         assert!(counter.mark(i64::MAX as u64));
         assert!(!counter.mark(4));
+        let unused = Counter::unused();
+        assert!(!unused.is_unused(0) && !unused.is_unused(i64::MAX as u64 + 1));
     }
 
     proptest! {
@@ -141,6 +190,7 @@ mod tests {
             for n in numbers {
                 highest = highest.max(n);
                 let fresh = highest - n < DSEQ_WINDOW && seen.insert(n);
+                prop_assert_eq!(counter.is_unused(n), fresh, "{}", n);
                 prop_assert_eq!(counter.mark(n), fresh, "{}", n);
             }
         }

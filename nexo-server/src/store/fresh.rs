@@ -1,8 +1,14 @@
 //! What a committed batch made public, for those who wait for it.
 
+use std::collections::{HashMap, HashSet};
+
+use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId};
 
-use super::messages::StoredItem;
+use super::admit::{Item, NewDeletion, NewMessage};
+use super::messages::{Deletion, PacketsOf, StoredItem};
+use super::schema::{deletions, devices, messages, participants};
+use super::{Conn, StoreError, hash32, signed};
 
 /// A batch that is public, or all that other servers on the same database added since.
 #[derive(Debug, Clone, Default)]
@@ -20,4 +26,160 @@ pub struct Fresh {
     /// Its messages and deletions in log order, as the database would give them, but without
     /// their packets. `None` if another server made it: then only the database has them.
     pub items: Option<Vec<StoredItem>>,
+}
+
+impl Fresh {
+    /// Whether anyone can be waiting for it.
+    pub(super) fn concerns_anyone(&self) -> bool {
+        !self.conversations.is_empty() || !self.keys_changed.is_empty()
+    }
+
+    /// What lies behind position `before`, up to `size`, whoever placed it.
+    pub(super) fn behind(conn: &mut Conn, before: u64, size: u64) -> Result<Self, StoreError> {
+        if size <= before {
+            return Ok(Self { before, size, ..Self::default() });
+        }
+        let said: Vec<Vec<u8>> = messages::table
+            .filter(messages::sth_index.gt(signed(before)))
+            .filter(messages::sth_index.le(signed(size)))
+            .select(messages::conv_id)
+            .distinct()
+            .load(conn)?;
+        let unsaid: Vec<Vec<u8>> = deletions::table
+            .filter(deletions::sth_index.gt(signed(before)))
+            .filter(deletions::sth_index.le(signed(size)))
+            .select(deletions::conv_id)
+            .distinct()
+            .load(conn)?;
+        let touched: HashSet<Vec<u8>> = said.into_iter().chain(unsaid).collect();
+        let concerned: Vec<Vec<u8>> = participants::table
+            .filter(participants::conv_id.eq_any(&touched))
+            .select(participants::account_id)
+            .distinct()
+            .load(conn)?;
+        let changed: Vec<Vec<u8>> = devices::table
+            .filter(devices::added_index.gt(signed(before)))
+            .or_filter(devices::revoked_index.gt(signed(before)))
+            .select(devices::account_id)
+            .distinct()
+            .load(conn)?;
+        let account = |id: &Vec<u8>| Ok(AccountId(hash32("participants", id)?));
+        let mut fresh = Self {
+            before,
+            size,
+            conversations: touched
+                .iter()
+                .map(|id| Ok(ConvId(hash32("messages", id)?)))
+                .collect::<Result<_, StoreError>>()?,
+            accounts: concerned.iter().map(account).collect::<Result<_, StoreError>>()?,
+            keys_changed: changed.iter().map(account).collect::<Result<_, StoreError>>()?,
+            items: None,
+        };
+        fresh.conversations.sort_unstable();
+        fresh.accounts.sort_unstable();
+        Ok(fresh)
+    }
+}
+
+/// What a batch placed, to be told once it is public.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// By the number of the item in the batch, in log order.
+    pub(super) placed: Vec<(usize, Row)>,
+    /// Entries of the batch, also those that no one waits for.
+    pub(super) entries: u64,
+    /// Accounts that take part in what was touched.
+    pub(super) accounts: Vec<AccountId>,
+    /// Accounts whose devices changed.
+    pub(super) keys_changed: Vec<AccountId>,
+}
+
+/// What became of an item when it was placed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    /// Position, from 1.
+    pub(super) index: u64,
+    /// Whose it is.
+    pub(super) account: AccountId,
+    /// Unix seconds.
+    pub(super) ts: u64,
+    /// The deleted message's position, of deletions.
+    pub(super) target: u64,
+}
+
+impl Told {
+    /// The batch for those who wait, made of its `items`, in a log of `size` entries.
+    pub(super) fn fresh(mut self, size: u64, items: Vec<Item>) -> Fresh {
+        let mut rows = self.placed.iter().peekable();
+        let mut out: Vec<StoredItem> = Vec::with_capacity(self.placed.len());
+        let mut at: HashMap<u64, usize> = HashMap::new();
+        for (number, item) in items.into_iter().enumerate() {
+            let Some((_, row)) = rows.next_if(|(placed, _)| *placed == number) else { continue };
+            match item {
+                Item::Message(new) => {
+                    at.insert(row.index, out.len());
+                    out.push(message(new, row));
+                }
+                Item::Deletion(new) => {
+                    // Said and unsaid in one batch: nobody sees what was said.
+                    if let Some(gone) = at.get(&row.target).and_then(|&at| out.get_mut(at)) {
+                        gone.deleted = true;
+                        (gone.cipher, gone.ad) = (Vec::new(), Vec::new());
+                    }
+                    out.push(deletion(new, row));
+                }
+                Item::Register(_) => {}
+            }
+        }
+        let mut conversations: Vec<ConvId> = out.iter().map(|item| item.conv).collect();
+        conversations.sort_unstable();
+        conversations.dedup();
+        self.accounts.sort_unstable();
+        self.accounts.dedup();
+        Fresh {
+            before: size - self.entries.min(size),
+            size,
+            conversations,
+            accounts: self.accounts,
+            keys_changed: self.keys_changed,
+            items: Some(out),
+        }
+    }
+}
+
+fn message(new: NewMessage, row: &Row) -> StoredItem {
+    StoredItem {
+        index: row.index,
+        conv: new.conv,
+        msg_id: new.msg_id,
+        device: new.device,
+        account: row.account,
+        nonce_len: usize::try_from(new.nonce_len).unwrap_or(usize::MAX).min(new.cipher.len()),
+        cipher: new.cipher,
+        ad: new.ad,
+        ts: row.ts,
+        deleted: false,
+        packets: new.native.map(|_| PacketsOf::default()),
+        deletion: None,
+    }
+}
+
+fn deletion(new: NewDeletion, row: &Row) -> StoredItem {
+    StoredItem {
+        index: row.index,
+        conv: new.conv,
+        msg_id: new.target,
+        device: new.device,
+        account: row.account,
+        nonce_len: 0,
+        cipher: Vec::new(),
+        ad: Vec::new(),
+        ts: row.ts,
+        deleted: false,
+        packets: None,
+        deletion: Some(Deletion {
+            target_index: row.target,
+            signed: new.native.map(|native| (native.statement, native.sig)),
+        }),
+    }
 }

@@ -14,18 +14,21 @@ mod claims;
 mod conn;
 mod conversations;
 mod counters;
+mod edge;
 mod fresh;
 mod invites;
 mod ledger;
 mod messages;
+mod places;
 mod prekeys;
 mod refresh;
 mod schema;
 #[cfg(test)]
 mod suite;
 mod tree;
+pub mod whole;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 pub use accounts::{Account, Device, EventRow, device_by_id, find_account, find_account_by_id};
 pub use accounts::{active_devices, count_accounts, events};
@@ -40,11 +43,12 @@ pub use invites::put_invite;
 pub use ledger::SqlLedger;
 pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
 pub use messages::{Rows, page_since};
+pub use places::message_places;
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, publish, stock};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
 
-use conn::{Readers, exclusive, snapshot};
+use conn::{Readers, Shared, exclusive, snapshot};
 
 /// What one server's changes wait for while another makes its own. On SQLite the file's own
 /// write lock does that.
@@ -89,7 +93,7 @@ impl StoreError {
 pub struct Store {
     database: Database,
     /// SQLite's one writer, which the log shares; PostgreSQL has locks for that.
-    writer: Option<Arc<Mutex<Conn>>>,
+    writer: Option<Arc<Shared>>,
     readers: Readers,
 }
 
@@ -103,7 +107,7 @@ impl Store {
         let conn = database.prepare()?;
         let readers = database.readers()?;
         let writer = match conn {
-            Conn::Sqlite(_) => Some(Arc::new(Mutex::new(conn))),
+            Conn::Sqlite(_) => Some(Arc::new(Shared::new(conn, database.clone()))),
             Conn::Postgres(_) => None,
         };
         Ok(Self { database: database.clone(), writer, readers })
@@ -111,13 +115,10 @@ impl Store {
 
     /// A writer's connection for the log. On SQLite batches and other changes take turns on
     /// one; on PostgreSQL the log has its own.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database cannot be reached.
-    pub fn writer(&self) -> Result<Arc<Mutex<Conn>>, StoreError> {
+    fn writer(&self) -> Result<Arc<Shared>, StoreError> {
         match &self.writer {
             Some(writer) => Ok(writer.clone()),
-            None => Ok(Arc::new(Mutex::new(self.database.connect()?))),
+            None => Ok(Arc::new(Shared::new(self.database.connect()?, self.database.clone()))),
         }
     }
 
@@ -177,11 +178,7 @@ impl Store {
     {
         let (writer, readers) = (self.writer.clone(), self.readers.clone());
         blocking(move || match writer {
-            Some(writer) => {
-                // A panic inside a transaction rolled it back; the connection itself is sound.
-                let mut conn = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                exclusive(&mut conn, None, change)
-            }
+            Some(writer) => exclusive(&mut *writer.lock()?, None, change),
             None => {
                 let mut conn = readers.get().map_err(|_| StoreError::Busy)?;
                 exclusive(&mut conn, Some(WRITE_LOCK), change)

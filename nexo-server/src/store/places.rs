@@ -20,9 +20,8 @@ pub fn message_places(
     let accounts = participants::table
         .filter(participants::conv_id.eq(conv.as_bytes()))
         .select(participants::account_id);
-    let senders = devices::table
-        .filter(devices::account_id.eq_any(accounts))
-        .select(devices::device_id);
+    let senders =
+        devices::table.filter(devices::account_id.eq_any(accounts)).select(devices::device_id);
     let rows = messages::table
         .filter(messages::sender_device.eq_any(senders))
         .filter(messages::msg_id.eq(msg_id.as_str()))

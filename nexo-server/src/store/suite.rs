@@ -11,7 +11,7 @@ use nexo_schema::sigchain::caps;
 
 use super::*;
 use crate::clock::Clock;
-use crate::log::{Admission, CommitError, Ledger as _, Staged};
+use crate::log::{Admission, BundleWrite, CommitError, Ledger as _, Staged, Staging, Step, Stored};
 
 #[path = "../../../tests/harness/postgres.rs"]
 #[expect(dead_code, reason = "the black-box tests ask more of it")]
@@ -52,7 +52,9 @@ on_both_engines! {
     positions_and_times_agree_and_time_never_runs_back,
     pages_are_cut_by_rows_and_by_bytes_and_lose_nothing,
     a_batch_on_another_head_writes_nothing,
-    bells_ring_for_messages_only_and_once_per_batch,
+    a_batch_goes_on_from_where_another_server_left_the_log,
+    a_batch_is_told_as_the_database_has_it,
+    what_a_failed_batch_read_is_forgotten,
     challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
     refresh_tokens_rotate_and_reuse_ends_the_family,
     prekeys_are_never_reused_and_claimed_once_by_few,
@@ -91,8 +93,47 @@ struct Fixture {
     ledger: SqlLedger,
     clock: Clock,
     size: u64,
-    rung: Arc<Mutex<Vec<u64>>>,
+    rung: Arc<Mutex<Vec<Fresh>>>,
     place: Place,
+}
+
+/// The log's side of a commit, with a tree of zeros.
+#[derive(Default)]
+struct Zeros {
+    size: u64,
+    time: u64,
+    outcomes: Vec<Outcome>,
+    /// Whether a head that another server moved is gone on from.
+    follows: bool,
+    /// Whether what is staged cannot be written.
+    fails: bool,
+}
+
+impl Staging<Placed, Refusal> for Zeros {
+    fn moved(&mut self, stored: Stored) -> Option<u64> {
+        self.size = stored.head?.size;
+        self.follows.then_some(self.size)
+    }
+
+    fn stage(&mut self, admissions: Vec<Outcome>) -> Option<Arc<Staged>> {
+        let placed = admissions.iter().filter(|a| matches!(a, Admission::Placed { .. })).count();
+        self.outcomes = admissions;
+        self.size += placed as u64;
+        (placed > 0).then(|| {
+            let bundle = BundleWrite { index: 0, data: vec![] };
+            Arc::new(Staged {
+                size: self.size,
+                root: [0; 32],
+                note: b"note".to_vec(),
+                time: self.time,
+                tiles: vec![],
+                bundles: vec![bundle; if self.fails { 2 } else { 0 }],
+                tail: None,
+            })
+        })
+    }
+
+    fn done(&mut self, _: Step) {}
 }
 
 type Outcome = Admission<Placed, Refusal>;
@@ -104,49 +145,28 @@ impl Fixture {
         let clock = Clock::fixed(1_000);
         let rung = Arc::new(Mutex::new(Vec::new()));
         let bell = rung.clone();
-        let ring = Box::new(move |_: &[ConvId], _: &[AccountId], size| {
-            bell.lock().unwrap().push(size);
-        });
+        let ring = Box::new(move |fresh: Fresh| bell.lock().unwrap().push(fresh));
         let origin = Origin::parse("o").unwrap();
-        let ledger = SqlLedger::new(store.writer().unwrap(), origin, clock.clone(), ring);
+        let ledger = SqlLedger::new(store.clone(), origin, clock.clone(), ring);
         Self { store, ledger, clock, size: 0, rung, place }
     }
 
     /// Commits items as the log would, with a tree of zeros.
-    fn commit(&mut self, items: &[Item]) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        let (size, time) = (self.size, self.clock.seconds());
-        self.ledger
-            .commit(size, items, &mut |admissions: Vec<Outcome>| {
-                let placed =
-                    admissions.iter().filter(|a| matches!(a, Admission::Placed { .. })).count();
-                outcomes = admissions;
-                let size = size + placed as u64;
-                (placed > 0).then(|| {
-                    Arc::new(Staged {
-                        size,
-                        root: [0; 32],
-                        note: b"note".to_vec(),
-                        time,
-                        tiles: vec![],
-                        bundles: vec![],
-                        tail: None,
-                    })
-                })
-            })
-            .unwrap();
-        let placed = outcomes.iter().filter(|a| matches!(a, Admission::Placed { .. })).count();
-        self.size += placed as u64;
-        self.ledger.adopted(self.size);
-        outcomes
+    fn commit(&mut self, items: Vec<Item>) -> Vec<Outcome> {
+        let mut tree = Zeros { size: self.size, time: self.clock.seconds(), ..Zeros::default() };
+        self.ledger.commit(self.size, &items, &mut tree).unwrap();
+        self.size = tree.size;
+        self.ledger.adopted(self.size, items);
+        tree.outcomes
     }
 
     fn one(&mut self, item: Item) -> Outcome {
-        self.commit(&[item]).remove(0)
+        self.commit(vec![item]).remove(0)
     }
 
     fn conn<T>(&self, look: impl FnOnce(&mut Conn) -> T) -> T {
-        look(&mut self.store.writer().unwrap().lock().unwrap())
+        let writer = self.store.writer().unwrap();
+        look(&mut writer.lock().unwrap())
     }
 
     /// A native account with one device, and a prekey so that it can be reached.
@@ -271,7 +291,7 @@ fn an_invite_is_spent_once_and_not_by_a_refused_registration(on: Engine) {
         let challenge = Pending { nonce: format!("nonce of {name}"), request: vec![] };
         fixture.conn(|c| put_challenge(c, &device(name), &challenge, 9_999, 0)).unwrap();
     }
-    let outcomes = fixture.commit(&[invited("alice"), invited("bob")]);
+    let outcomes = fixture.commit(vec![invited("alice"), invited("bob")]);
     assert!(matches!(outcomes[0], Admission::Placed { .. }));
     assert_eq!(refusal(&outcomes[1]), Some(Refusal::InviteSpent));
     assert!(fixture.conn(|c| take_challenge(c, "nonce of bob", 0)).unwrap(), "not used up");
@@ -281,7 +301,7 @@ fn a_retry_finds_its_place_and_other_content_is_a_conflict(on: Engine) {
     let (mut fixture, conv) = Fixture::pair(on);
     let send = |id, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
     // Twice in one batch, and again later, under a number that is used by now.
-    let outcomes = fixture.commit(&[send("m1", 1), send("m1", 1)]);
+    let outcomes = fixture.commit(vec![send("m1", 1), send("m1", 1)]);
     assert!(matches!(outcomes[0], Admission::Placed { .. }));
     assert_eq!(index_of(&outcomes[1]), Some(2));
     assert_eq!(index_of(&fixture.one(send("m1", 1))), Some(2));
@@ -300,7 +320,7 @@ fn parallel_sends_in_any_order_raise_nothing(on: Engine) {
         .zip(&ids)
         .map(|(dseq, id)| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq))))
         .collect();
-    assert!(fixture.commit(&items).iter().all(|o| matches!(o, Admission::Placed { .. })));
+    assert!(fixture.commit(items).iter().all(|o| matches!(o, Admission::Placed { .. })));
 }
 
 fn who_may_send_where_and_to_whom(on: Engine) {
@@ -375,17 +395,17 @@ fn a_deletion_clears_what_was_said_and_keeps_what_was_logged(on: Engine) {
 fn positions_and_times_agree_and_time_never_runs_back(on: Engine) {
     let (mut fixture, conv) = Fixture::pair(on);
     let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
-    fixture.commit(&[send("m1", 1), send("m2", 2)]);
+    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
     fixture.clock.step(Duration::from_secs(5));
-    fixture.commit(&[send("m3", 3)]);
+    fixture.commit(vec![send("m3", 3)]);
     let late = Clock::fixed(10);
     fixture.ledger = SqlLedger::new(
-        fixture.store.writer().unwrap(),
+        fixture.store.clone(),
         Origin::parse("o").unwrap(),
         late,
-        Box::new(|_, _, _| {}),
+        Box::new(|_| {}),
     );
-    fixture.commit(&[send("m4", 4)]);
+    fixture.commit(vec![send("m4", 4)]);
     let after = |since| fixture.conn(|c| page_since(c, since)).unwrap();
     assert_eq!((after(0), after(999)), (0, 0));
     assert_eq!((after(1_000), after(1_004)), (4, 4), "m1 and m2 are not after second 1000");
@@ -428,22 +448,105 @@ fn pages_are_cut_by_rows_and_by_bytes_and_lose_nothing(on: Engine) {
 fn a_batch_on_another_head_writes_nothing(on: Engine) {
     let (mut fixture, conv) = Fixture::pair(on);
     let items = [Item::Message(message(conv, "m1", "alice", &["bob"], Some(1)))];
-    let moved = fixture.ledger.commit(7, &items, &mut |_| panic!("staged on a foreign head"));
-    assert!(matches!(moved, Err(CommitError::HeadMoved { found: 2 })), "{moved:?}");
-    let dropped = fixture.ledger.commit(2, &items, &mut |_| None);
-    assert!(dropped.is_ok());
+    let mut tree = Zeros::default();
+    let moved = fixture.ledger.commit(7, &items, &mut tree);
+    assert!(matches!(moved, Err(CommitError::HeadMoved)), "{moved:?}");
+    assert_eq!((tree.size, tree.outcomes), (2, vec![]));
+    // An answer of nothing to write: the test's log gives none for refused items alone.
+    let barred = [Item::Message(message(conv, "m1", "nobody", &["bob"], Some(1)))];
+    let mut tree = Zeros { size: 2, ..Zeros::default() };
+    assert!(fixture.ledger.commit(2, &barred, &mut tree).is_ok());
+    assert_eq!(tree.outcomes, [Admission::Refused(Refusal::DeviceBarred)]);
     let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 0, 10)).unwrap().items;
-    assert!(rows.is_empty(), "what the log did not stage is rolled back");
-    fixture.ledger.adopted(2);
-    assert!(!fixture.rung.lock().unwrap().contains(&0));
+    assert!(rows.is_empty());
 }
 
-fn bells_ring_for_messages_only_and_once_per_batch(on: Engine) {
+/// Two servers on one database; SQLite has them too, if someone starts a second by mistake.
+fn a_batch_goes_on_from_where_another_server_left_the_log(on: Engine) {
     let (mut fixture, conv) = Fixture::pair(on);
-    assert!(fixture.rung.lock().unwrap().is_empty(), "registrations concern no conversation");
+    let rung = Arc::new(Mutex::new(Vec::new()));
+    let bell = rung.clone();
+    let ring = Box::new(move |fresh: Fresh| bell.lock().unwrap().push(fresh));
+    let (origin, clock) = (Origin::parse("o").unwrap(), fixture.clock.clone());
+    let mut other = SqlLedger::new(fixture.store.clone(), origin, clock, ring);
+    assert_eq!(other.load().unwrap().head.unwrap().size, 2);
+    other.adopted(2, vec![]);
     let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
-    fixture.commit(&[send("m1", 1), send("m2", 2)]);
-    assert_eq!(*fixture.rung.lock().unwrap(), [4]);
+    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
+
+    let mut tree = Zeros { follows: true, ..Zeros::default() };
+    let items = vec![send("m2", 2), send("m3", 2), send("m4", 3)];
+    other.commit(2, &items, &mut tree).unwrap();
+    assert_eq!(index_of(&tree.outcomes[0]), Some(3), "a retry at the other server is known");
+    assert_eq!(tree.outcomes[1], Admission::Refused(Refusal::CounterUsed), "used at the other");
+    assert!(matches!(tree.outcomes[2], Admission::Placed { .. }));
+    other.adopted(tree.size, items);
+    let told = std::mem::take(&mut *rung.lock().unwrap());
+    let [theirs, ours] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((theirs.before, theirs.size, theirs.items.is_none()), (2, 4, true));
+    assert_eq!((ours.before, ours.size), (4, 5));
+    for fresh in [theirs, ours] {
+        assert_eq!(fresh.conversations, [conv]);
+        assert_eq!(fresh.accounts, [account("alice"), account("bob")]);
+    }
+
+    // And back: the first server hears of it by looking.
+    assert_eq!(fixture.ledger.load().unwrap().head.unwrap().size, 5);
+    fixture.rung.lock().unwrap().clear();
+    fixture.ledger.adopted(5, vec![]);
+    let told = fixture.rung.lock().unwrap();
+    assert_eq!((told[0].before, told[0].size, told[0].items.is_none()), (4, 5, true));
+}
+
+fn a_batch_is_told_as_the_database_has_it(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
+    assert_eq!(fixture.rung.lock().unwrap()[0].keys_changed, [account("alice")]);
+    assert!(fixture.rung.lock().unwrap().iter().all(|fresh| fresh.conversations.is_empty()));
+    fixture.rung.lock().unwrap().clear();
+    let send = |id: &str, dseq| Item::Message(message(conv, id, "alice", &["bob"], Some(dseq)));
+    let gone = NewDeletion {
+        conv,
+        target: MsgId::parse("m1").unwrap(),
+        device: device("alice"),
+        native: Some(NativeDeletion {
+            statement: vec![1],
+            sig: vec![2],
+            target_envelope: bytes_of("m1"),
+        }),
+    };
+    let batch = vec![send("m1", 1), send("m1", 1), send("m2", 1), Item::Deletion(gone), send("m3", 2)];
+    let outcomes = fixture.commit(batch);
+    assert!(matches!(outcomes[1], Admission::Known { index: 2, .. }), "{outcomes:?}");
+    assert_eq!(outcomes[2], Admission::Refused(Refusal::CounterUsed));
+    let rows = fixture
+        .conn(|c| feed(c, &Feed::Conversation(conv), &device("bob"), 0, 10))
+        .unwrap()
+        .items;
+    let told = fixture.rung.lock().unwrap();
+    let [fresh] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((fresh.before, fresh.size), (2, 5));
+    assert_eq!(fresh.accounts, [account("alice"), account("bob")]);
+    // What is told leaves out the packets, and they alone.
+    let mut rows = rows;
+    rows.iter_mut().filter_map(|row| row.packets.as_mut()).for_each(|p| *p = PacketsOf::default());
+    assert_eq!(format!("{:?}", fresh.items.as_ref().unwrap()), format!("{rows:?}"));
+}
+
+fn what_a_failed_batch_read_is_forgotten(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
+    // carol's registration is rolled back with the batch in which her device was looked up.
+    let challenge = Pending { nonce: "nonce of carol".into(), request: vec![] };
+    fixture.conn(|c| put_challenge(c, &device("carol"), &challenge, 9_999, 0)).unwrap();
+    let batch = [
+        Item::Register(registration("carol", caps::SEND)),
+        Item::Message(message(conv, "m1", "carol", &["bob"], Some(1))),
+    ];
+    let mut tree = Zeros { size: 2, fails: true, ..Zeros::default() };
+    let full = fixture.ledger.commit(2, &batch, &mut tree);
+    assert!(matches!(full, Err(CommitError::RolledBack(_))), "{full:?}");
+    assert_eq!(tree.outcomes[1], Admission::Refused(Refusal::NotParticipant), "she was there");
+    let after = fixture.one(Item::Message(message(conv, "m1", "carol", &["bob"], Some(1))));
+    assert_eq!(after, Admission::Refused(Refusal::DeviceBarred));
 }
 
 fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest(on: Engine) {

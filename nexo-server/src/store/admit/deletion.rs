@@ -9,11 +9,12 @@ use sha2::{Digest as _, Sha256};
 use super::item::{Hash, NewDeletion, Refusal};
 use super::{Admission, Decision, Outcome, Placed};
 use crate::store::accounts::Device;
+use crate::store::fresh::Row;
 use crate::store::schema::{deletions, messages, packets};
 use crate::store::{StoreError, hash32, signed, unsigned};
 
 impl Admission<'_> {
-    pub(super) fn deletion(&mut self, new: &NewDeletion, index: u64) -> Outcome {
+    pub(super) fn deletion(&mut self, number: usize, new: &NewDeletion, index: u64) -> Outcome {
         let Some(device) = self.acting(&new.device, caps::SEND)? else {
             refuse!(Refusal::DeviceBarred);
         };
@@ -33,7 +34,9 @@ impl Admission<'_> {
             return Ok(Ok(Decision::Known { index: unsigned("messages", index)?, placed }));
         }
         self.insert_deletion(new, &device, &target, index)?;
-        self.touched.push(new.conv);
+        let (account, ts) = (device.account, self.now);
+        let row = Row { index, account, ts, target: unsigned("messages", target.index)? };
+        self.placed(number, new.conv, row);
         let entry = self.deletion_entry(new, &target);
         Ok(Ok(Decision::Place { entry, placed: Placed { ts: self.now } }))
     }

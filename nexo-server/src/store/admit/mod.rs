@@ -4,15 +4,20 @@
 //! handler and the commit a device can be revoked, a handle taken, a message id used. What
 //! fails is answered with a [`Refusal`], gets no entry and has written nothing: every check
 //! of an item comes before its first write.
+//!
+//! `item.rs` names what may enter, `known.rs` keeps what only the log changes, `rows.rs` writes
+//! messages, each engine in its own way.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use nexo_schema::ids::{AccountId, ConvId, DeviceId, Origin};
 
 use super::accounts::{Device, device_by_id};
 use super::conversations::participants_of;
-use super::counters::Counter;
+use super::counters::store_all;
+use super::fresh::{Row, Told};
 use super::{Conn, StoreError};
+use rows::Rows;
 
 /// Leaves the function with a refusal.
 macro_rules! refuse {
@@ -23,13 +28,16 @@ macro_rules! refuse {
 
 mod deletion;
 mod item;
+mod known;
 mod message;
 mod register;
+mod rows;
 
 pub use item::{
     Item, NativeDeletion, NativeMessage, NewDeletion, NewMessage, Packet, Placed, Refusal,
     Registration, SignedGenesis,
 };
+pub(super) use known::Known;
 
 /// What admission came to.
 pub(super) enum Decision {
@@ -43,77 +51,97 @@ pub(super) enum Decision {
 
 /// The state of one batch: its time, and rows that its items share.
 pub(super) struct Admission<'a> {
-    pub(super) conn: &'a mut Conn,
-    pub(super) origin: &'a Origin,
+    conn: &'a mut Conn,
+    origin: &'a Origin,
     /// The time of every item of the batch, Unix seconds; never before an earlier batch's.
-    pub(super) now: u64,
-    devices: HashMap<DeviceId, Option<Device>>,
-    members: HashMap<ConvId, Vec<AccountId>>,
-    counters: HashMap<DeviceId, Counter>,
+    now: u64,
+    known: &'a mut Known,
+    rows: Rows<'a>,
+    told: Told,
     /// Conversations in which something was placed.
-    pub(super) touched: Vec<ConvId>,
+    touched: Vec<ConvId>,
 }
 
 type Outcome = Result<Result<Decision, Refusal>, StoreError>;
 
 impl<'a> Admission<'a> {
-    pub(super) fn new(conn: &'a mut Conn, origin: &'a Origin, now: u64) -> Self {
-        Self {
-            conn,
-            origin,
-            now,
-            devices: HashMap::new(),
-            members: HashMap::new(),
-            counters: HashMap::new(),
-            touched: Vec::new(),
-        }
+    pub(super) fn new(
+        conn: &'a mut Conn,
+        origin: &'a Origin,
+        now: u64,
+        known: &'a mut Known,
+    ) -> Self {
+        known.bound();
+        let (rows, told, touched) = Default::default();
+        Self { conn, origin, now, known, rows, told, touched }
     }
 
-    /// Decides on `item`, writing it at 1-based `index` if it is placed.
-    pub(super) fn decide(&mut self, item: &Item, index: u64) -> Result<Decision, StoreError> {
+    /// Reads in bulk what deciding on the items will need, where single reads are slow.
+    pub(super) fn look_up(&mut self, items: &[Item]) -> Result<(), StoreError> {
+        self.rows.look_up(self.conn, items)
+    }
+
+    /// Decides on `item`, the batch's `number`th from 0, writing it at 1-based `index` if it
+    /// is placed.
+    pub(super) fn decide(
+        &mut self,
+        number: usize,
+        item: &'a Item,
+        index: u64,
+    ) -> Result<Decision, StoreError> {
         let outcome = match item {
-            Item::Register(new) => self.register(new, index),
-            Item::Message(new) => self.message(new, index),
-            Item::Deletion(new) => self.deletion(new, index),
+            Item::Message(new) => self.message(number, new, index),
+            Item::Register(new) => {
+                self.rows.flush(self.conn)?;
+                self.register(new, index)
+            }
+            Item::Deletion(new) => {
+                self.rows.flush(self.conn)?;
+                self.deletion(number, new, index)
+            }
         }?;
-        Ok(outcome.unwrap_or_else(Decision::Refuse))
+        let decision = outcome.unwrap_or_else(Decision::Refuse);
+        self.told.entries += u64::from(matches!(decision, Decision::Place { .. }));
+        Ok(decision)
     }
 
-    /// Writes what the batch kept in memory.
-    pub(super) fn finish(&mut self) -> Result<(), StoreError> {
-        for (device, counter) in self.counters.drain() {
-            counter.store(self.conn, &device)?;
+    /// Writes what the batch kept in memory; whom to tell.
+    pub(super) fn finish(mut self) -> Result<Told, StoreError> {
+        self.rows.flush(self.conn)?;
+        store_all(self.conn, &mut self.known.counters)?;
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        for conv in &self.touched {
+            self.told.accounts.extend(self.known.members.get(conv).into_iter().flatten());
         }
-        Ok(())
+        Ok(self.told)
     }
 
     /// The device, if it may act now and has `caps`.
-    fn acting(&mut self, id: &DeviceId, caps: u16) -> Result<Option<Device>, StoreError> {
-        if !self.devices.contains_key(id) {
-            let found = device_by_id(self.conn, id)?;
-            self.devices.insert(id.clone(), found);
+    fn acting(&mut self, id: &DeviceId, caps: u16) -> Result<Option<Arc<Device>>, StoreError> {
+        if !self.known.devices.contains_key(id) {
+            let Some(found) = device_by_id(self.conn, id)? else { return Ok(None) };
+            self.known.devices.insert(id.clone(), Arc::new(found));
         }
-        let device = self.devices.get(id).cloned().flatten();
+        let device = self.known.devices.get(id).cloned();
         Ok(device.filter(|d| d.is_active(self.now) && d.may(caps)))
     }
 
-    fn members(&mut self, conv: &ConvId) -> Result<&Vec<AccountId>, StoreError> {
-        if !self.members.contains_key(conv) {
+    /// The conversation's participants; none if there is no such conversation (yet).
+    fn members(&mut self, conv: &ConvId) -> Result<&[AccountId], StoreError> {
+        if !self.known.members.contains_key(conv) {
             let found = participants_of(self.conn, conv)?;
-            self.members.insert(*conv, found);
+            if found.is_empty() {
+                return Ok(&[]);
+            }
+            self.known.members.insert(*conv, found);
         }
-        Ok(&self.members[conv])
+        Ok(self.known.members.get(conv).map_or(&[], Vec::as_slice))
     }
 
-    /// Everyone who may read what was placed: conversations, then accounts.
-    pub(super) fn audience(&self) -> (Vec<ConvId>, Vec<AccountId>) {
-        let mut convs = self.touched.clone();
-        convs.sort_unstable();
-        convs.dedup();
-        let mut accounts: Vec<AccountId> =
-            convs.iter().filter_map(|c| self.members.get(c)).flatten().copied().collect();
-        accounts.sort_unstable();
-        accounts.dedup();
-        (convs, accounts)
+    /// Remembers something placed in a conversation, to be told when it is public.
+    fn placed(&mut self, number: usize, conv: ConvId, row: Row) {
+        self.touched.push(conv);
+        self.told.placed.push((number, row));
     }
 }

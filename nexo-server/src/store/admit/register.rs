@@ -37,7 +37,8 @@ impl Admission<'_> {
             refuse!(Refusal::ChallengeGone);
         }
         self.insert_account(new, index)?;
-        self.devices.remove(&new.device);
+        self.known.changed(&new.account, &new.device);
+        self.told.keys_changed.push(new.account);
         let placed = Placed { ts: self.now };
         Ok(Ok(Decision::Place { entry: new.entry.clone(), placed }))
     }

@@ -1,0 +1,125 @@
+//! The log's right edge: what a batch reads and writes of heads, tiles, bundles and tail.
+
+use diesel::prelude::*;
+use nexo_schema::ids::Origin;
+
+use super::schema::{bundles, heads, log_head, tail, tiles};
+use super::tree::{newest_head, tail_of, tile};
+use super::{Conn, StoreError, signed, unsigned};
+use crate::log::{Staged, Stored, StoredHead, TILE_HEIGHT, TILE_WIDTH, TileWrite};
+
+/// The channel on which servers that share a database ring each other; the payload is the
+/// log's new size.
+pub(super) const CHANNEL: &str = "nexo_log";
+
+/// The time of the newest batch, Unix seconds; 0 before the first.
+pub(super) fn last_staged(conn: &mut Conn) -> Result<u64, StoreError> {
+    let last: Option<i64> =
+        heads::table.select(heads::staged_at).order(heads::size.desc()).first(conn).optional()?;
+    unsigned("heads", last.unwrap_or(0))
+}
+
+/// Head and edge, to be read in one snapshot.
+pub(super) fn load_edge(conn: &mut Conn) -> Result<Stored, StoreError> {
+    let Some(head) = newest_head(conn)? else { return Ok(Stored::default()) };
+    let width = TILE_WIDTH as u64;
+    let mut edge_tiles = Vec::new();
+    for level in 1u8..8 {
+        let hashes = head.size >> (u32::from(level) * TILE_HEIGHT);
+        let Ok(partial) = usize::try_from(hashes % width) else { continue };
+        if partial > 0 {
+            let mut stored = tile(conn, level, hashes / width)?.unwrap_or_default();
+            stored.truncate(partial * 32);
+            edge_tiles.push((level, stored));
+        }
+    }
+    let tail = tail_of(conn, head.size / width)?;
+    let head = StoredHead { size: head.size, root: head.root, note: head.note, time: head.time };
+    Ok(Stored { head: Some(head), edge_tiles, tail })
+}
+
+/// Tiles, bundles and tail of a batch.
+pub(super) fn write_tree(conn: &mut Conn, staged: &Staged) -> Result<(), StoreError> {
+    for tile in &staged.tiles {
+        put_tile(conn, tile)?;
+    }
+    for bundle in &staged.bundles {
+        diesel::insert_into(bundles::table)
+            .values((bundles::idx.eq(signed(bundle.index)), bundles::entries.eq(&bundle.data)))
+            .execute(conn)?;
+    }
+    if !staged.bundles.is_empty() {
+        diesel::delete(tail::table).execute(conn)?;
+    }
+    if let Some(added) = &staged.tail {
+        diesel::insert_into(tail::table)
+            .values((tail::start.eq(signed(added.start)), tail::entries.eq(&added.data)))
+            .execute(conn)?;
+    }
+    Ok(())
+}
+
+/// A tile of level 0 is stored once; one above grows in place.
+fn put_tile(conn: &mut Conn, tile: &TileWrite) -> Result<(), StoreError> {
+    let key = (i32::from(tile.level), signed(tile.index));
+    if tile.level > 0 {
+        let grown = diesel::update(tiles::table.find(key))
+            .set(tiles::hashes.eq(&tile.hashes))
+            .execute(conn)?;
+        if grown > 0 {
+            return Ok(());
+        }
+    }
+    diesel::insert_into(tiles::table)
+        .values((tiles::level.eq(key.0), tiles::idx.eq(key.1), tiles::hashes.eq(&tile.hashes)))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// The head, in both its places, after one of size `before`. A renewal keeps the size and with
+/// it the `staged_at` of the batch that reached it. On PostgreSQL the commit rings the others.
+pub(super) fn write_head(
+    conn: &mut Conn,
+    origin: &Origin,
+    staged: &Staged,
+    now: u64,
+    before: Option<u64>,
+) -> Result<(), StoreError> {
+    let (size, time) = (signed(staged.size), signed(staged.time));
+    let newest = (
+        log_head::size.eq(size),
+        log_head::root.eq(&staged.root[..]),
+        log_head::note.eq(&staged.note),
+        log_head::time.eq(time),
+    );
+    if before.is_some() {
+        let changed = diesel::update(log_head::table.find(1)).set(newest).execute(conn)?;
+        if changed != 1 {
+            return Err(StoreError::corrupt("log_head", "the head is not one row"));
+        }
+    } else {
+        diesel::insert_into(log_head::table)
+            .values((log_head::id.eq(1), log_head::origin.eq(origin.as_str()), newest))
+            .execute(conn)?;
+    }
+    if before == Some(staged.size) {
+        diesel::update(heads::table.find(size))
+            .set((heads::note.eq(&staged.note), heads::time.eq(time)))
+            .execute(conn)?;
+    } else {
+        diesel::insert_into(heads::table)
+            .values((
+                heads::size.eq(size),
+                heads::root.eq(&staged.root[..]),
+                heads::note.eq(&staged.note),
+                heads::time.eq(time),
+                heads::staged_at.eq(signed(now)),
+            ))
+            .execute(conn)?;
+    }
+    if let Conn::Postgres(conn) = conn {
+        use diesel::connection::SimpleConnection as _;
+        conn.batch_execute(&format!("NOTIFY {CHANNEL}, '{size}'"))?;
+    }
+    Ok(())
+}
