@@ -2,9 +2,11 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{AccountId, ConvId, DeviceId, Origin};
+use rocket::tokio::time::timeout;
 
 use crate::LogReceipt;
 use crate::auth::dpop::DpopChecker;
@@ -16,13 +18,16 @@ use crate::devices::Devices;
 use crate::error::ApiError;
 use crate::http::limits::Limits;
 use crate::http::metrics::Metrics;
-use crate::log::{Denied, Log, SubmitError, Ticket};
+use crate::log::{Denied, Head, Log, SubmitError, Ticket};
 use crate::relay::Rooms;
 use crate::store::{Device, Item, Placed, Refusal, SqlLedger, Store, StoreError};
-use crate::store::{device_by_id, is_participant};
+use crate::store::{device_by_id, is_participant, newest_head};
 
 /// Seconds after which a client whose request found the relay busy may come back.
 const RETRY_AFTER: u64 = 1;
+
+/// How long a request waits for a head that another server made.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// An item on its way into the log.
 pub type Waiting = Ticket<Placed, Refusal>;
@@ -109,6 +114,24 @@ impl App {
         let (lookup, wanted) = (self.devices.look_up(), id.clone());
         let found = self.store.read(move |conn| device_by_id(conn, &wanted)).await?;
         Ok(found.map(|device| self.devices.keep(lookup, device)))
+    }
+
+    /// The newest head of the log, whichever server made it: no older than one that any server
+    /// on the database has told before this was asked.
+    ///
+    /// # Errors
+    /// [`ApiError`]: the database cannot be asked.
+    pub async fn newest_head(&self) -> Result<Arc<Head>, ApiError> {
+        if self.store.is_shared() {
+            let size = self.store.read(newest_head).await?.map_or(0, |head| head.size);
+            if self.log.head().size < size {
+                self.log.look();
+                let mut heads = self.log.heads();
+                // One that never comes is a log that has stopped; its last head is still true.
+                let _ = timeout(CATCH_UP, heads.wait_for(|head| head.size >= size)).await;
+            }
+        }
+        Ok(self.log.head())
     }
 
     /// Participants only.

@@ -73,6 +73,7 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     let ledger = SqlLedger::new(store.clone(), origin.clone(), clock.clone(), ring);
     let log_clock = clock.clone();
     let options = Options::new(Box::new(move || log_clock.seconds()));
+    store.listen(options.others.clone())?;
     let (log, writer) = Log::start(ledger, keys, &config.data_dir, options)?;
     let app = App::new(Parts {
         tokens: AccessTokens::new(&secret, &config, &origin),

@@ -192,6 +192,7 @@ pub struct Log<L: Ledger> {
     heads: watch::Receiver<Arc<Head>>,
     identity: Arc<Identity>,
     counters: Arc<Counters>,
+    others: Arc<Notify>,
 }
 
 /// What the log tells of itself besides its heads.
@@ -226,9 +227,9 @@ impl<L: Ledger> Log<L> {
         let pace = Pace {
             max_batch: options.max_batch.max(1),
             renew_every: options.renew_every.clamp(RENEW_RANGE.0, RENEW_RANGE.1),
-            others: options.others,
+            others: Arc::clone(&options.others),
         };
-        let counters = options.counters;
+        let (others, counters) = (options.others, options.counters);
         let (sequencer, heads) =
             Sequencer::open(ledger, keys, dir, options.clock, Arc::clone(&counters))?;
         // On its own thread with its own timer: the database blocks it.
@@ -237,7 +238,8 @@ impl<L: Ledger> Log<L> {
         let thread = thread::Builder::new()
             .name("log".into())
             .spawn(move || timer.block_on(sequencer.run(queue, stopped, pace)))?;
-        Ok((Self { queue: queue_in, heads, identity, counters }, Writer { stop, thread }))
+        let log = Self { queue: queue_in, heads, identity, counters, others };
+        Ok((log, Writer { stop, thread }))
     }
 
     /// Hands an item to the writer, without waiting. Once taken it may enter the
@@ -269,6 +271,11 @@ impl<L: Ledger> Log<L> {
     #[must_use]
     pub fn heads(&self) -> watch::Receiver<Arc<Head>> {
         self.heads.clone()
+    }
+
+    /// Has the writer look whether another server has moved the head.
+    pub fn look(&self) {
+        self.others.notify_one();
     }
 
     /// Completes when the writer takes no more items, because it was shut down
@@ -323,6 +330,7 @@ impl<L: Ledger> Clone for Log<L> {
             heads: self.heads.clone(),
             identity: Arc::clone(&self.identity),
             counters: Arc::clone(&self.counters),
+            others: Arc::clone(&self.others),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The log's right edge: what a batch reads and writes of heads, tiles, bundles and tail.
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use nexo_schema::ids::Origin;
 
@@ -9,7 +10,7 @@ use super::{Conn, StoreError, signed, unsigned};
 use crate::log::{Staged, Stored, StoredHead, TILE_HEIGHT, TILE_WIDTH, TileWrite};
 
 /// The channel on which servers that share a database ring each other; the payload is the
-/// log's new size.
+/// ringing server's name, so that it does not hear itself.
 pub(super) const CHANNEL: &str = "nexo_log";
 
 /// The time of the newest batch, Unix seconds; 0 before the first.
@@ -77,7 +78,7 @@ fn put_tile(conn: &mut Conn, tile: &TileWrite) -> Result<(), StoreError> {
 }
 
 /// The head, in both its places, after one of size `before`. A renewal keeps the size and with
-/// it the `staged_at` of the batch that reached it. On PostgreSQL the commit rings the others.
+/// it the `staged_at` of the batch that reached it.
 pub(super) fn write_head(
     conn: &mut Conn,
     origin: &Origin,
@@ -117,9 +118,13 @@ pub(super) fn write_head(
             ))
             .execute(conn)?;
     }
+    Ok(())
+}
+
+/// Rings the other servers, if there can be any, when the transaction commits.
+pub(super) fn ring_others(conn: &mut Conn, own_name: &str) -> Result<(), StoreError> {
     if let Conn::Postgres(conn) = conn {
-        use diesel::connection::SimpleConnection as _;
-        conn.batch_execute(&format!("NOTIFY {CHANNEL}, '{size}'"))?;
+        conn.batch_execute(&format!("NOTIFY {CHANNEL}, '{own_name}'"))?;
     }
     Ok(())
 }

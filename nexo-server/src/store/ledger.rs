@@ -6,7 +6,7 @@ use nexo_schema::ids::Origin;
 
 use super::admit::{Admission, Decision, Item, Known, Placed, Refusal};
 use super::conn::{Shared, exclusive, snapshot};
-use super::edge::{last_staged, load_edge, write_head, write_tree};
+use super::edge::{last_staged, load_edge, ring_others, write_head, write_tree};
 use super::fresh::{Fresh, Told};
 use super::tree::newest_head;
 use super::{Conn, Store, StoreError};
@@ -100,8 +100,9 @@ impl Ledger for SqlLedger {
         (self.theirs, self.ours) = (None, Told::default());
         let writer = self.connection().map_err(|e| CommitError::RolledBack(e.into()))?;
         let now = self.clock.seconds();
-        let (origin, known) = (&self.origin, &mut self.known);
-        let mut batch = Batch { origin, now, known, items, theirs: None };
+        let (origin, own_name) = (&self.origin, self.store.own_name());
+        let known = &mut self.known;
+        let mut batch = Batch { origin, own_name, now, known, items, theirs: None };
         let mut written = None;
         let outcome = writer.lock().map_err(Abort::from).and_then(|mut conn| {
             exclusive(&mut conn, Some(LOCK_HEAD), |conn| {
@@ -157,6 +158,7 @@ impl<E: Into<StoreError>> From<E> for Abort {
 /// One batch inside its transaction.
 struct Batch<'a> {
     origin: &'a Origin,
+    own_name: &'a str,
     now: u64,
     known: &'a mut Known,
     items: &'a [Item],
@@ -191,6 +193,7 @@ impl Batch<'_> {
         let staged = staging.stage(admitted).ok_or(Abort::Nothing)?;
         write_tree(conn, &staged)?;
         write_head(conn, self.origin, &staged, now, head.as_ref().map(|head| head.size))?;
+        ring_others(conn, self.own_name)?;
         self.known.staged_at(now);
         staging.done(Step::Tree);
         Ok(ours)

@@ -18,6 +18,7 @@ mod edge;
 mod fresh;
 mod invites;
 mod ledger;
+mod listen;
 mod messages;
 mod places;
 mod prekeys;
@@ -29,6 +30,8 @@ mod tree;
 pub mod whole;
 
 use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 pub use accounts::{Account, Device, EventRow, device_by_id, find_account, find_account_by_id};
 pub use accounts::{active_devices, count_accounts, events};
@@ -95,6 +98,8 @@ pub struct Store {
     /// SQLite's one writer, which the log shares; PostgreSQL has locks for that.
     writer: Option<Arc<Shared>>,
     readers: Readers,
+    /// What this server is called among those that share the database.
+    own_name: Arc<str>,
 }
 
 impl Store {
@@ -110,7 +115,22 @@ impl Store {
             Conn::Sqlite(_) => Some(Arc::new(Shared::new(conn, database.clone()))),
             Conn::Postgres(_) => None,
         };
-        Ok(Self { database: database.clone(), writer, readers })
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|e| StoreError::Connect(e.to_string()))?;
+        let own_name = nexo_schema::bytes::to_hex(&random).into();
+        Ok(Self { database: database.clone(), writer, readers, own_name })
+    }
+
+    /// Rings `bell` whenever another server on the same database may have written.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there is no thread to listen.
+    pub fn listen(&self, bell: Arc<Notify>) -> Result<(), StoreError> {
+        listen::listen(self.database.clone(), self.own_name.to_string(), bell)
+    }
+
+    fn own_name(&self) -> &str {
+        &self.own_name
     }
 
     /// A writer's connection for the log. On SQLite batches and other changes take turns on
