@@ -1,19 +1,15 @@
 //! Who may make an account, and how often anybody may ask: registration modes, invites, rate
 //! limits.
 
-use std::process::Command;
-
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::plain::{answer, new_key, public, registration};
-use crate::harness::{Native, Plain, Reply, Server, Snapshot, server_binary};
+use crate::harness::{Engine, Native, Plain, Reply, Server, Snapshot, both};
 
 /// `nexo-server invite`, beside the relay that is serving.
 fn invite(server: &Server, uses: u32) -> String {
-    let mut command = Command::new(server_binary());
-    command.args(["invite", "--uses", &uses.to_string(), "--data-dir"]).arg(server.data());
-    let done = command.output().unwrap();
+    let done = server.command("invite").args(["--uses", &uses.to_string()]).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     let line = String::from_utf8(done.stdout).unwrap();
     let line = line.strip_suffix('\n').unwrap();
@@ -33,9 +29,9 @@ async fn join(server: &Server, handle: &str, invite: &Value) -> Reply {
     }
 }
 
-#[tokio::test]
-async fn by_invite_each_use_makes_one_account() {
-    let server = Server::setup().args("--registration invite").start();
+both!(async by_invite_each_use_makes_one_account);
+async fn by_invite_each_use_makes_one_account(engine: Engine) {
+    let server = engine.setup().args("--registration invite").start();
     let before = Snapshot::of(&server).await;
     let twice = invite(&server, 2);
     for bad in [json!(null), json!(""), json!("nxi_wrong"), json!(format!("{twice}x"))] {
@@ -56,9 +52,9 @@ async fn by_invite_each_use_makes_one_account() {
     answer(&server.wire(), &nora.key, &asked).await.ok();
 }
 
-#[tokio::test]
-async fn an_invite_is_spent_by_the_proof_not_by_the_question() {
-    let server = Server::setup().args("--registration invite").start();
+both!(async an_invite_is_spent_by_the_proof_not_by_the_question);
+async fn an_invite_is_spent_by_the_proof_not_by_the_question(engine: Engine) {
+    let server = engine.setup().args("--registration invite").start();
     let one = json!(invite(&server, 1));
     let mut request = registration("alice", &new_key());
     request["invite"] = one.clone();
@@ -78,19 +74,18 @@ async fn an_invite_is_spent_by_the_proof_not_by_the_question() {
     assert_eq!(server.wire().get("/health").await.ok()["users_count"], 1);
 }
 
-#[tokio::test]
-async fn who_has_an_account_logs_in_without_an_invite() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Server::setup().data(dir.path()).start();
+both!(async who_has_an_account_logs_in_without_an_invite);
+async fn who_has_an_account_logs_in_without_an_invite(engine: Engine) {
+    let mut open = engine.start();
     let alice = Plain::new(&open, "alice").await;
-    drop(open);
-    let server = Server::setup().data(dir.path()).args("--registration invite").start();
+    open.terminate();
+    let mut server = open.place().args("--registration invite").start();
     let again = Plain::log_in(&server.wire(), "alice", alice.key).await;
     assert_eq!(again.account, alice.account);
     // The flag's absence means open, as before.
-    drop(server);
-    let server = Server::setup().data(dir.path()).start();
-    Plain::new(&server, "bob").await;
+    server.terminate();
+    open.restart();
+    Plain::new(&open, "bob").await;
 }
 
 /// Asks until limited; how many were answered before, and the refusal.
@@ -106,9 +101,9 @@ async fn flood(server: &Server, headers: &[(&str, &str)]) -> (usize, Reply) {
     panic!("400 requests in a row were answered");
 }
 
-#[tokio::test]
-async fn asking_to_log_in_is_limited_by_address() {
-    let server = Server::setup().rate_limits().start();
+both!(async asking_to_log_in_is_limited_by_address);
+async fn asking_to_log_in_is_limited_by_address(engine: Engine) {
+    let server = engine.setup().rate_limits().start();
     let before = Snapshot::of(&server).await;
     let (answered, limited) = flood(&server, &[]).await;
     // A build server with sixty jobs behind one address gets in.
@@ -125,9 +120,9 @@ async fn asking_to_log_in_is_limited_by_address() {
     before.unchanged(&server).await;
 }
 
-#[tokio::test]
-async fn a_header_of_the_clients_own_is_no_way_around_the_limit() {
-    let server = Server::setup().rate_limits().start();
+both!(async a_header_of_the_clients_own_is_no_way_around_the_limit);
+async fn a_header_of_the_clients_own_is_no_way_around_the_limit(engine: Engine) {
+    let server = engine.setup().rate_limits().start();
     flood(&server, &[]).await;
     for name in ["X-Real-IP", "X-Forwarded-For", "Forwarded", "X-Client-IP", "CF-Connecting-IP"] {
         let headers = [(name, "192.0.2.7")];
@@ -137,9 +132,9 @@ async fn a_header_of_the_clients_own_is_no_way_around_the_limit() {
     }
 }
 
-#[tokio::test]
-async fn behind_a_proxy_the_limit_is_the_clients() {
-    let server = Server::setup().rate_limits().args("--client-ip-header X-Nexo-Client").start();
+both!(async behind_a_proxy_the_limit_is_the_clients);
+async fn behind_a_proxy_the_limit_is_the_clients(engine: Engine) {
+    let server = engine.setup().rate_limits().args("--client-ip-header X-Nexo-Client").start();
     let from = async |address: &str| {
         let headers = [("X-Nexo-Client", address)];
         let body = registration("alice", &new_key()).to_string().into_bytes();

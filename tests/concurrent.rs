@@ -15,14 +15,16 @@ use tokio::task::JoinSet;
 
 use crate::harness::plain::{frame, message};
 use crate::harness::reader::Reader;
-use crate::harness::{Plain, Server, Socket, number, random, text};
+use crate::harness::{Engine, Plain, Socket, both, number, random, text};
 
 const SENDERS: usize = 32;
 const MESSAGES: usize = 10_000;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_messages_of_thirty_two_senders_have_no_gap_and_every_receipt_verifies() {
-    let server = Server::start();
+both!(async ten_thousand_messages_of_thirty_two_senders_have_no_gap_and_every_receipt_verifies);
+async fn ten_thousand_messages_of_thirty_two_senders_have_no_gap_and_every_receipt_verifies(
+    engine: Engine,
+) {
+    let server = engine.start();
     let mut senders = Vec::new();
     Plain::new(&server, "hub").await;
     for number in 0..SENDERS {
@@ -96,10 +98,10 @@ async fn one_history(reader: &Reader, heads: &BTreeMap<u64, Checkpoint>, newest:
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rest_and_sockets_share_one_line_and_every_socket_sees_it() {
+both!(async rest_and_sockets_share_one_line_and_every_socket_sees_it);
+async fn rest_and_sockets_share_one_line_and_every_socket_sees_it(engine: Engine) {
     const EACH: usize = 60;
-    let server = Server::start();
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     let (alice, bob) = (Arc::new(alice), Arc::new(bob));
@@ -168,10 +170,10 @@ async fn watch(mut socket: Socket, count: usize) -> Vec<(u64, String)> {
     seen
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_keeps_reconnecting_misses_nothing() {
+both!(async a_receiver_that_keeps_reconnecting_misses_nothing);
+async fn a_receiver_that_keeps_reconnecting_misses_nothing(engine: Engine) {
     const COUNT: usize = 1000;
-    let server = Server::start();
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     let sending = tokio::spawn({

@@ -10,16 +10,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::harness::plain::{answer, message, new_key, public, registration};
 use crate::harness::proof::claims_of;
-use crate::harness::{Plain, Server, now, number, past, text, vectors};
+use crate::harness::{Engine, Plain, Server, both, now, number, past, text, vectors};
 
 /// The names of an object's members, sorted.
 fn names(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-#[tokio::test]
-async fn register_answers_a_nonce_that_names_relay_device_and_request() {
-    let server = Server::start();
+both!(async register_answers_a_nonce_that_names_relay_device_and_request);
+async fn register_answers_a_nonce_that_names_relay_device_and_request(engine: Engine) {
+    let server = engine.start();
     let body = json!({"handle": "alice", "device_id": "laptop", "ed25519_pub": public(&new_key())});
     let sent = body.to_string();
     let challenge = server.wire().post_bytes("/auth/register", sent.clone()).await.ok();
@@ -35,9 +35,9 @@ async fn register_answers_a_nonce_that_names_relay_device_and_request() {
     assert!(words.len() == 6 && words[5].len() >= 22, "128 random bits: {nonce}");
 }
 
-#[tokio::test]
-async fn verify_answers_tokens_and_a_second_login_finds_the_same_account() {
-    let server = Server::start();
+both!(async verify_answers_tokens_and_a_second_login_finds_the_same_account);
+async fn verify_answers_tokens_and_a_second_login_finds_the_same_account(engine: Engine) {
+    let server = engine.start();
     let (wire, key) = (server.wire(), new_key());
     let challenge = wire.post("/auth/register", &registration("alice", &key)).await.ok();
     let tokens = answer(&wire, &key, &challenge).await.ok();
@@ -55,9 +55,9 @@ async fn verify_answers_tokens_and_a_second_login_finds_the_same_account() {
     assert_eq!(wire.get("/health").await.ok()["users_count"], 1);
 }
 
-#[tokio::test]
-async fn handles_are_trimmed_and_lowered() {
-    let server = Server::start();
+both!(async handles_are_trimmed_and_lowered);
+async fn handles_are_trimmed_and_lowered(engine: Engine) {
+    let server = engine.start();
     let key = new_key();
     let alice = Plain::log_in(&server.wire(), "  Alice \t", key.clone()).await;
     assert_eq!(claims_of(alice.token())["hdl"], "alice");
@@ -67,9 +67,9 @@ async fn handles_are_trimmed_and_lowered() {
     assert_eq!(bob.conversation(" ALICE ").await, bob.conversation("alice").await);
 }
 
-#[tokio::test]
-async fn the_x25519_key_is_the_converted_ed25519_key() {
-    let server = Server::start();
+both!(async the_x25519_key_is_the_converted_ed25519_key);
+async fn the_x25519_key_is_the_converted_ed25519_key(engine: Engine) {
+    let server = engine.start();
     let file = vectors("nexo/ed25519_to_x25519.json");
     let cases = file["accept"].as_array().unwrap();
     assert!(cases.len() >= 3);
@@ -84,9 +84,9 @@ async fn the_x25519_key_is_the_converted_ed25519_key() {
     }
 }
 
-#[tokio::test]
-async fn a_conversation_is_created_or_found_with_both_keys() {
-    let server = Server::start();
+both!(async a_conversation_is_created_or_found_with_both_keys);
+async fn a_conversation_is_created_or_found_with_both_keys(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let opened = alice.post("/conversations", &json!({"peer_handle": "bob"})).await.ok();
     let (hers, his) = (
@@ -104,9 +104,9 @@ async fn a_conversation_is_created_or_found_with_both_keys() {
     assert_eq!(unknown.problem(404, "not_found")["detail"], "peer not found");
 }
 
-#[tokio::test]
-async fn a_conversation_with_oneself_holds_notes() {
-    let server = Server::start();
+both!(async a_conversation_with_oneself_holds_notes);
+async fn a_conversation_with_oneself_holds_notes(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let opened = alice.post("/conversations", &json!({"peer_handle": "alice"})).await.ok();
     assert_eq!(opened["me_x25519"], opened["peer_x25519"]);
@@ -118,9 +118,9 @@ async fn a_conversation_with_oneself_holds_notes() {
     assert_eq!(bob.get(&format!("/messages/{conv}")).await.status, 403);
 }
 
-#[tokio::test]
-async fn a_message_is_answered_as_stored() {
-    let server = Server::start();
+both!(async a_message_is_answered_as_stored);
+async fn a_message_is_answered_as_stored(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     let sent = alice.post("/messages", &message(&conv, "hello")).await.ok();
@@ -141,9 +141,9 @@ async fn a_message_is_answered_as_stored() {
     }
 }
 
-#[tokio::test]
-async fn lists_are_in_order_and_since_is_strictly_greater() {
-    let server = Server::start();
+both!(async lists_are_in_order_and_since_is_strictly_greater);
+async fn lists_are_in_order_and_since_is_strictly_greater(engine: Engine) {
+    let server = engine.start();
     let (alice, _bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     assert_eq!(alice.items(&conv).await, Vec::<Value>::new());
@@ -166,9 +166,9 @@ async fn lists_are_in_order_and_since_is_strictly_greater() {
     }
 }
 
-#[tokio::test]
-async fn ad_comes_back_byte_for_byte() {
-    let server = Server::start();
+both!(async ad_comes_back_byte_for_byte);
+async fn ad_comes_back_byte_for_byte(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     let mut socket = bob.socket(&conv).await;
@@ -184,9 +184,9 @@ async fn ad_comes_back_byte_for_byte() {
     assert!(fanned.contains(&whole), "{fanned}");
 }
 
-#[tokio::test]
-async fn a_deleted_message_keeps_its_place_and_loses_its_content() {
-    let server = Server::start();
+both!(async a_deleted_message_keeps_its_place_and_loses_its_content);
+async fn a_deleted_message_keeps_its_place_and_loses_its_content(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     let (doomed, kept) = (alice.say(&conv, "oops").await, alice.say(&conv, "hello").await);
@@ -204,9 +204,9 @@ async fn a_deleted_message_keeps_its_place_and_loses_its_content() {
     absent.problem(404, "not_found");
 }
 
-#[tokio::test]
-async fn health_counts_accounts_and_leaves() {
-    let server = Server::start();
+both!(async health_counts_accounts_and_leaves);
+async fn health_counts_accounts_and_leaves(engine: Engine) {
+    let server = engine.start();
     let health = server.wire().get("/health").await.ok();
     assert_eq!(names(&health), ["status", "sth_count", "timestamp", "users_count"]);
     assert_eq!(health["status"], "healthy");
@@ -222,9 +222,9 @@ async fn health_counts_accounts_and_leaves() {
     assert_eq!((&health["users_count"], &health["sth_count"]), (&json!(1), &json!(3)));
 }
 
-#[tokio::test]
-async fn a_message_id_or_an_idempotency_key_makes_a_retry_safe() {
-    let server = Server::start();
+both!(async a_message_id_or_an_idempotency_key_makes_a_retry_safe);
+async fn a_message_id_or_an_idempotency_key_makes_a_retry_safe(engine: Engine) {
+    let server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let conv = alice.conversation("alice").await;
     let body = message(&conv, "once");
@@ -253,9 +253,9 @@ async fn a_message_id_or_an_idempotency_key_makes_a_retry_safe() {
     assert_eq!(alice.items(&conv).await.len(), 3);
 }
 
-#[tokio::test]
-async fn every_error_has_the_detail_a_fastapi_client_reads() {
-    let server = Server::start();
+both!(async every_error_has_the_detail_a_fastapi_client_reads);
+async fn every_error_has_the_detail_a_fastapi_client_reads(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("alice").await;
     let none = server.wire();
@@ -278,8 +278,8 @@ async fn every_error_has_the_detail_a_fastapi_client_reads() {
     assert_eq!(none.get("/auth/register").await.header("allow"), "POST");
 }
 
-#[tokio::test]
-async fn cors_is_off_until_configured() {
+both!(async cors_is_off_until_configured);
+async fn cors_is_off_until_configured(engine: Engine) {
     let preflight = [
         ("Origin", "https://app.example.org"),
         ("Access-Control-Request-Method", "POST"),
@@ -289,10 +289,10 @@ async fn cors_is_off_until_configured() {
     let ask = async |server: &Server, method: &str| {
         server.wire().call(method, "/messages", &preflight, Vec::new()).await
     };
-    let server = Server::start();
+    let server = engine.start();
     assert_eq!(ask(&server, "OPTIONS").await.header(allowed), "");
     assert_eq!(ask(&server, "GET").await.header(allowed), "");
-    let server = Server::setup().args("--cors-origin https://app.example.org").start();
+    let server = engine.setup().args("--cors-origin https://app.example.org").start();
     let answer = ask(&server, "OPTIONS").await;
     assert!((200..300).contains(&answer.status), "{answer:?}");
     assert_eq!(answer.header(allowed), "https://app.example.org");

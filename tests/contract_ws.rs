@@ -4,19 +4,19 @@ use nexo_schema::bytes::to_base64;
 use serde_json::{Value, json};
 
 use crate::harness::plain::{frame, message};
-use crate::harness::{Plain, Server, Socket, number};
+use crate::harness::{Engine, Plain, Server, Socket, both, number};
 
 /// A server, two plain accounts and their conversation.
-async fn pair() -> (Server, Plain, Plain, String) {
-    let server = Server::start();
+async fn pair(engine: Engine) -> (Server, Plain, Plain, String) {
+    let server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let conv = alice.conversation("bob").await;
     (server, alice, bob, conv)
 }
 
-#[tokio::test]
-async fn an_envelope_reaches_both_sides_in_the_shape_it_was_sent() {
-    let (_server, alice, bob, conv) = pair().await;
+both!(async an_envelope_reaches_both_sides_in_the_shape_it_was_sent);
+async fn an_envelope_reaches_both_sides_in_the_shape_it_was_sent(engine: Engine) {
+    let (_server, alice, bob, conv) = pair(engine).await;
     let (mut hers, mut his) = (alice.socket(&conv).await, bob.socket(&conv).await);
     let sent = frame(&conv, "m-1", "hello");
     hers.send(&sent).await;
@@ -39,9 +39,9 @@ async fn an_envelope_reaches_both_sides_in_the_shape_it_was_sent() {
     assert_eq!(items.len(), 2);
 }
 
-#[tokio::test]
-async fn an_envelope_with_its_cipher_in_one_string_stays_so() {
-    let (_server, alice, _bob, conv) = pair().await;
+both!(async an_envelope_with_its_cipher_in_one_string_stays_so);
+async fn an_envelope_with_its_cipher_in_one_string_stays_so(engine: Engine) {
+    let (_server, alice, _bob, conv) = pair(engine).await;
     let mut socket = alice.socket(&conv).await;
     let mut sent = frame(&conv, "m-1", "");
     sent["cipher"] = to_base64(b"whole").into();
@@ -50,9 +50,9 @@ async fn an_envelope_with_its_cipher_in_one_string_stays_so() {
     assert_eq!(alice.items(&conv).await[0]["cipher"], sent["cipher"]);
 }
 
-#[tokio::test]
-async fn the_least_envelope_gets_an_id_and_an_empty_ad() {
-    let (_server, alice, _bob, conv) = pair().await;
+both!(async the_least_envelope_gets_an_id_and_an_empty_ad);
+async fn the_least_envelope_gets_an_id_and_an_empty_ad(engine: Engine) {
+    let (_server, alice, _bob, conv) = pair(engine).await;
     let mut socket = alice.socket(&conv).await;
     socket.send(&json!({"conv_id": conv, "cipher": "aGk="})).await;
     let echo = socket.next().await;
@@ -61,9 +61,9 @@ async fn the_least_envelope_gets_an_id_and_an_empty_ad() {
     assert_eq!(alice.items(&conv).await[0]["msg_id"], echo["msg_id"]);
 }
 
-#[tokio::test]
-async fn what_is_posted_over_rest_reaches_sockets() {
-    let (_server, alice, bob, conv) = pair().await;
+both!(async what_is_posted_over_rest_reaches_sockets);
+async fn what_is_posted_over_rest_reaches_sockets(engine: Engine) {
+    let (_server, alice, bob, conv) = pair(engine).await;
     let (mut hers, mut his) = (alice.socket(&conv).await, bob.socket(&conv).await);
     let posted = alice.say(&conv, "hello").await;
     for socket in [&mut hers, &mut his] {
@@ -74,9 +74,9 @@ async fn what_is_posted_over_rest_reaches_sockets() {
     }
 }
 
-#[tokio::test]
-async fn a_deletion_reaches_sockets_as_the_seeds_client_looks_for_it() {
-    let (_server, alice, bob, conv) = pair().await;
+both!(async a_deletion_reaches_sockets_as_the_seeds_client_looks_for_it);
+async fn a_deletion_reaches_sockets_as_the_seeds_client_looks_for_it(engine: Engine) {
+    let (_server, alice, bob, conv) = pair(engine).await;
     let posted = alice.say(&conv, "oops").await;
     let mut his = bob.socket(&conv).await;
     let deleted = alice.delete(&conv, posted["msg_id"].as_str().unwrap()).await.ok();
@@ -86,9 +86,9 @@ async fn a_deletion_reaches_sockets_as_the_seeds_client_looks_for_it() {
     assert_eq!((&seen["cipher"], &seen["sth_index"]), (&json!(""), &deleted["sth_index"]));
 }
 
-#[tokio::test]
-async fn a_socket_with_a_bad_token_is_accepted_and_closed_with_4401() {
-    let (server, alice, _bob, conv) = pair().await;
+both!(async a_socket_with_a_bad_token_is_accepted_and_closed_with_4401);
+async fn a_socket_with_a_bad_token_is_accepted_and_closed_with_4401(engine: Engine) {
+    let (server, alice, _bob, conv) = pair(engine).await;
     let mut tampered = alice.token().to_owned();
     tampered.replace_range(tampered.len() - 6..tampered.len() - 5, "!");
     for query in [
@@ -104,9 +104,9 @@ async fn a_socket_with_a_bad_token_is_accepted_and_closed_with_4401() {
     }
 }
 
-#[tokio::test]
-async fn a_token_is_taken_from_the_header_as_well() {
-    let (server, alice, _bob, conv) = pair().await;
+both!(async a_token_is_taken_from_the_header_as_well);
+async fn a_token_is_taken_from_the_header_as_well(engine: Engine) {
+    let (server, alice, _bob, conv) = pair(engine).await;
     let bearer = format!("Bearer {}", alice.token());
     let header = [("Authorization", bearer.as_str())];
     let query = format!("conv_id={conv}");
@@ -115,9 +115,9 @@ async fn a_token_is_taken_from_the_header_as_well() {
     assert_eq!(socket.next().await["msg_id"], "m");
 }
 
-#[tokio::test]
-async fn a_retried_envelope_is_shown_to_its_sender_alone() {
-    let (_server, alice, bob, conv) = pair().await;
+both!(async a_retried_envelope_is_shown_to_its_sender_alone);
+async fn a_retried_envelope_is_shown_to_its_sender_alone(engine: Engine) {
+    let (_server, alice, bob, conv) = pair(engine).await;
     let (mut hers, mut his) = (alice.socket(&conv).await, bob.socket(&conv).await);
     hers.send(&frame(&conv, "m-1", "hello")).await;
     let first = hers.next().await;
@@ -138,9 +138,9 @@ async fn a_retried_envelope_is_shown_to_its_sender_alone() {
     assert_eq!(his.next().await["msg_id"], "m-2", "he saw the first once");
 }
 
-#[tokio::test]
-async fn a_socket_resumes_behind_after() {
-    let (server, alice, bob, conv) = pair().await;
+both!(async a_socket_resumes_behind_after);
+async fn a_socket_resumes_behind_after(engine: Engine) {
+    let (server, alice, bob, conv) = pair(engine).await;
     let mut sent = Vec::new();
     for n in 0..5 {
         sent.push(alice.say(&conv, &format!("{n}")).await);
@@ -155,9 +155,9 @@ async fn a_socket_resumes_behind_after() {
     assert_eq!(socket.next().await["msg_id"], live["msg_id"]);
 }
 
-#[tokio::test]
-async fn a_socket_misses_nothing_that_was_sent_once_it_was_open() {
-    let (_server, alice, bob, conv) = pair().await;
+both!(async a_socket_misses_nothing_that_was_sent_once_it_was_open);
+async fn a_socket_misses_nothing_that_was_sent_once_it_was_open(engine: Engine) {
+    let (_server, alice, bob, conv) = pair(engine).await;
     for round in 0..20 {
         // Open is what the handshake says; no message has passed on this socket yet.
         let mut socket = bob.knock(&conv).await;

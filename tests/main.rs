@@ -6,18 +6,27 @@
 //! | file | asks |
 //! |---|---|
 //! | `contract`, `contract_ws` | does a client written from the seed still work, route by route |
+//! | `socket_send` | is a message sent by `send` and told by `ack` as sure as a POST |
 //! | `holes/` | is each hole of the seed closed (design/e2ee.md 4.B and 4.F) |
 //! | `malformed/` | is every malformed request refused, and nothing stored |
 //! | `tokens`, `dpop` | which tokens are taken, and with which proofs |
 //! | `admission` | who may make an account, and how often anybody may ask |
 //! | `prekeys` | publishing and claiming prekeys |
 //! | `reading` | is the public log what its specifications say, at every size |
+//! | `caching` | what may be kept, asked about again, compressed, and read by web pages |
+//! | `proofs` | does a file prove offline what is in the log, and who gets one by name |
+//! | `tlog` | does code that none of us wrote agree with the log |
+//! | `metrics` | is the operator told what the relay does, and nobody else |
 //! | `concurrent` | is it one line, however many stand in it |
 //! | `restart`, `crash` | what is kept over a restart and a power cut, and what is refused |
+//! | `kills` | the same, hundreds of times, when asked for |
+//! | `replicas` | are servers on one PostgreSQL one log, and does each outlive the others |
+//! | `faults` | what happens when a disk is full or may not be written |
 //! | `audit` | does the auditor find every lie of a server |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
 //! | `stateless` | can a script send with a line of text and no home |
+//! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
 //! | `two_trees` | do the builder and the checker of the tree agree |
 //! | `house` | is the architecture what the documents say |
 //! | `protocol` | does PROTOCOL.md say what the code does |
@@ -29,6 +38,8 @@ mod harness;
 mod admission;
 #[cfg(test)]
 mod audit;
+#[cfg(test)]
+mod caching;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
@@ -42,24 +53,40 @@ mod dpop;
 #[cfg(test)]
 mod exits;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod holes;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod prekeys;
+#[cfg(test)]
+mod proofs;
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod socket_send;
 #[cfg(test)]
 mod stateless;
 #[cfg(test)]
 mod story;
 #[cfg(test)]
+mod tlog;
+#[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod tools;
 #[cfg(test)]
 mod two_trees;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::note::{Checkpoint, leaf_hash};
-use crate::harness::{Native, Plain, Server, now, number, random};
+use crate::harness::{Engine, Native, Plain, Server, both, now, number, random};
 
 /// Nora, who publishes, and otto, who has a conversation with her.
-async fn pair() -> (Server, Native, Native) {
-    let server = Server::start();
+async fn pair(engine: Engine) -> (Server, Native, Native) {
+    let server = engine.start();
     let (nora, otto) = (Native::new(&server, "nora").await, Native::new(&server, "otto").await);
     otto.conversation("nora").await;
     (server, nora, otto)
@@ -38,9 +38,9 @@ fn fingerprint(key: &Value) -> String {
     to_hex(&Sha256::new().chain_update(part("x25519")).chain_update(part("kem")).finalize())
 }
 
-#[tokio::test]
-async fn what_is_published_is_listed_by_id_and_hash() {
-    let (_server, nora, _otto) = pair().await;
+both!(async what_is_published_is_listed_by_id_and_hash);
+async fn what_is_published_is_listed_by_id_and_hash(engine: Engine) {
+    let (_server, nora, _otto) = pair(engine).await;
     let keys: Vec<Value> = (1..=3).map(|id| nora.one_time_json(id)).collect();
     let answer = nora.post("/prekeys", &json!({"one_time": keys})).await.ok();
     let fallback = nora.fallback_json(0);
@@ -54,9 +54,9 @@ async fn what_is_published_is_listed_by_id_and_hash() {
     assert_eq!(less["one_time"], json!([reference(&keys[0]), reference(&keys[2])]));
 }
 
-#[tokio::test]
-async fn publishing_the_same_again_changes_nothing() {
-    let (_server, nora, otto) = pair().await;
+both!(async publishing_the_same_again_changes_nothing);
+async fn publishing_the_same_again_changes_nothing(engine: Engine) {
+    let (_server, nora, otto) = pair(engine).await;
     let keys: Vec<Value> = (1..=3).map(|id| nora.one_time_json(id)).collect();
     let upload = json!({"fallback": nora.fallback_json(0), "one_time": keys});
     let first = nora.post("/prekeys", &upload).await.ok();
@@ -71,9 +71,9 @@ async fn publishing_the_same_again_changes_nothing() {
     nora.post("/prekeys", &rest).await.ok();
 }
 
-#[tokio::test]
-async fn an_id_is_used_once() {
-    let (_server, nora, otto) = pair().await;
+both!(async an_id_is_used_once);
+async fn an_id_is_used_once(engine: Engine) {
+    let (_server, nora, otto) = pair(engine).await;
     nora.publish(1..=5).await.ok();
     // Another key under an id that is there, was claimed, was removed, or was skipped over.
     nora.post("/prekeys", &json!({"remove": [5]})).await.ok();
@@ -97,13 +97,13 @@ async fn an_id_is_used_once() {
     assert_eq!(nora.get("/prekeys").await.ok()["fallback"]["id"], 4);
 }
 
-#[tokio::test]
-async fn a_key_that_its_device_did_not_sign_is_refused() {
-    let (server, nora, otto) = pair().await;
+both!(async a_key_that_its_device_did_not_sign_is_refused);
+async fn a_key_that_its_device_did_not_sign_is_refused(engine: Engine) {
+    let (server, nora, otto) = pair(engine).await;
     nora.publish(1..=2).await.ok();
     let before = nora.get("/prekeys").await.ok();
     let (good, fallback) = (nora.one_time_json(10), nora.fallback_json(10));
-    let other = Server::start();
+    let other = engine.start();
     let mut elsewhere = Native::unregistered(&other, "nora", Default::default());
     elsewhere.secret = nexo_cli::e2ee::DeviceSecret::from_seed(&nora.secret.seed());
     let bend = |key: &Value, field: &str, value: Value| {
@@ -140,9 +140,9 @@ async fn a_key_that_its_device_did_not_sign_is_refused() {
     nora.post("/prekeys", &json!({"fallback": fallback, "one_time": [good]})).await.ok();
 }
 
-#[tokio::test]
-async fn keys_of_the_wrong_shape_are_refused() {
-    let (_server, nora, _otto) = pair().await;
+both!(async keys_of_the_wrong_shape_are_refused);
+async fn keys_of_the_wrong_shape_are_refused(engine: Engine) {
+    let (_server, nora, _otto) = pair(engine).await;
     let before = nora.get("/prekeys").await.ok();
     let good = nora.one_time_json(10);
     for (field, value) in [
@@ -170,9 +170,9 @@ async fn keys_of_the_wrong_shape_are_refused() {
     assert_eq!(nora.get("/prekeys").await.ok(), before);
 }
 
-#[tokio::test]
-async fn a_fallback_prekey_is_valid_for_37_days_at_most_and_not_yet_over() {
-    let (_server, nora, otto) = pair().await;
+both!(async a_fallback_prekey_is_valid_for_37_days_at_most_and_not_yet_over);
+async fn a_fallback_prekey_is_valid_for_37_days_at_most_and_not_yet_over(engine: Engine) {
+    let (_server, nora, otto) = pair(engine).await;
     const DAYS_37: u64 = 37 * 86_400;
     let signed = |id, from, to| {
         let secret = FallbackSecret::from_seeds(id, random(), random());
@@ -201,9 +201,9 @@ async fn a_fallback_prekey_is_valid_for_37_days_at_most_and_not_yet_over() {
     assert_eq!(claim(&otto).await["fpk"], current);
 }
 
-#[tokio::test]
-async fn prekeys_are_for_native_devices() {
-    let (server, nora, _otto) = pair().await;
+both!(async prekeys_are_for_native_devices);
+async fn prekeys_are_for_native_devices(engine: Engine) {
+    let (server, nora, _otto) = pair(engine).await;
     let alice = Plain::new(&server, "alice").await;
     alice.get("/prekeys").await.problem(403, "forbidden");
     let upload = json!({"fallback": nora.fallback_json(2)});
@@ -215,9 +215,9 @@ async fn prekeys_are_for_native_devices() {
     assert_eq!((&bundle["events"], &bundle["devices"]), (&json!([]), &json!([])));
 }
 
-#[tokio::test]
-async fn a_bundle_proves_the_account_it_shows() {
-    let (server, nora, otto) = pair().await;
+both!(async a_bundle_proves_the_account_it_shows);
+async fn a_bundle_proves_the_account_it_shows(engine: Engine) {
+    let (server, nora, otto) = pair(engine).await;
     nora.publish(1..=1).await.ok();
     let bundle = otto.get("/accounts/nora/bundle").await.ok();
     assert_eq!(
@@ -251,9 +251,9 @@ async fn a_bundle_proves_the_account_it_shows() {
     assert!(again["consistency"].is_array() && bundle.get("consistency").is_none());
 }
 
-#[tokio::test]
-async fn asking_claims_nothing() {
-    let (_server, nora, otto) = pair().await;
+both!(async asking_claims_nothing);
+async fn asking_claims_nothing(engine: Engine) {
+    let (_server, nora, otto) = pair(engine).await;
     nora.publish(1..=2).await.ok();
     for _ in 0..10 {
         let device = otto.get("/accounts/nora/bundle").await.ok()["devices"][0].clone();
@@ -263,9 +263,9 @@ async fn asking_claims_nothing() {
     assert_eq!(held(&nora).await, [1, 2]);
 }
 
-#[tokio::test]
-async fn strangers_get_no_one_time_prekey() {
-    let (server, nora, otto) = pair().await;
+both!(async strangers_get_no_one_time_prekey);
+async fn strangers_get_no_one_time_prekey(engine: Engine) {
+    let (server, nora, otto) = pair(engine).await;
     nora.publish(1..=2).await.ok();
     let eve = Native::new(&server, "eve").await;
     let claimed = eve.post("/accounts/nora/bundle", &json!({})).await;
@@ -279,9 +279,9 @@ async fn strangers_get_no_one_time_prekey() {
     assert_eq!(claim(&otto).await["otk_status"], "ok");
 }
 
-#[tokio::test]
-async fn each_one_time_prekey_goes_to_one_claimer() {
-    let (server, nora, otto) = pair().await;
+both!(async each_one_time_prekey_goes_to_one_claimer);
+async fn each_one_time_prekey_goes_to_one_claimer(engine: Engine) {
+    let (server, nora, otto) = pair(engine).await;
     nora.publish(1..=6).await.ok();
     let mut claimers = vec![otto];
     for n in 0..4 {
@@ -302,9 +302,9 @@ async fn each_one_time_prekey_goes_to_one_claimer() {
     assert_eq!(held(&nora).await, Vec::<u64>::new());
 }
 
-#[tokio::test]
-async fn one_claimer_cannot_drain_a_device() {
-    let (server, nora, otto) = pair().await;
+both!(async one_claimer_cannot_drain_a_device);
+async fn one_claimer_cannot_drain_a_device(engine: Engine) {
+    let (server, nora, otto) = pair(engine).await;
     nora.publish(1..=20).await.ok();
     for n in 1..=5 {
         assert_eq!(claim(&otto).await["otk"]["id"], n, "the oldest first");
@@ -322,9 +322,9 @@ async fn one_claimer_cannot_drain_a_device() {
     otto.say(&nora, "on the fallback prekey").await;
 }
 
-#[tokio::test]
-async fn no_more_than_two_hundred_are_kept() {
-    let (_server, nora, _otto) = pair().await;
+both!(async no_more_than_two_hundred_are_kept);
+async fn no_more_than_two_hundred_are_kept(engine: Engine) {
+    let (_server, nora, _otto) = pair(engine).await;
     nora.publish(1..=100).await.ok();
     nora.publish(101..=200).await.ok();
     nora.publish(201..=201).await.problem(413, "too_large");

@@ -12,9 +12,11 @@ use nexo_schema::bytes::from_base64;
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::reader::{Reader, hashes, plain_entry};
-use crate::harness::{Plain, Reply, Server, now, number, text};
+use crate::harness::{Engine, Plain, Reply, Server, both, now, number, text};
 
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// May be kept, and is asked about before each use.
+const REVALIDATE: &str = "no-cache";
 
 /// A log that grows by one entry at a time, each in a batch of its own, so that every size is
 /// signed.
@@ -26,8 +28,8 @@ struct Grower {
 }
 
 impl Grower {
-    async fn start() -> Self {
-        let server = Server::start();
+    async fn start(engine: Engine) -> Self {
+        let server = engine.start();
         let alice = Plain::new(&server, "alice").await;
         let conv = alice.conversation("alice").await;
         let reader = Reader::of(&server);
@@ -70,12 +72,12 @@ fn key_id(vkey: &str) -> Vec<u8> {
     Sha256::new().chain_update(name).chain_update("\n").chain_update(blob).finalize()[..4].to_vec()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_checkpoint_is_a_signed_note_of_three_lines_and_two_signatures() {
-    let log = Grower::start().await;
+both!(async the_checkpoint_is_a_signed_note_of_three_lines_and_two_signatures);
+async fn the_checkpoint_is_a_signed_note_of_three_lines_and_two_signatures(engine: Engine) {
+    let log = Grower::start(engine).await;
     log.to(5).await;
     let reply = log.reader.get("/checkpoint").await;
-    public(&reply, "text/plain; charset=utf-8", "no-store");
+    public(&reply, "text/plain; charset=utf-8", REVALIDATE);
     let note = reply.text();
     let (body, signatures) = note.split_once("\n\n").unwrap();
     let lines: Vec<&str> = body.split('\n').collect();
@@ -96,36 +98,36 @@ async fn the_checkpoint_is_a_signed_note_of_three_lines_and_two_signatures() {
     assert!(seconds.abs_diff(now()) < 60, "{seconds}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_key_list_names_the_time_key_and_is_signed_by_the_log() {
-    let server = Server::start();
+both!(async the_key_list_names_the_time_key_and_is_signed_by_the_log);
+async fn the_key_list_names_the_time_key_and_is_signed_by_the_log(engine: Engine) {
+    let server = engine.start();
     let reader = Reader::of(&server);
     let reply = reader.get("/log/keys").await;
-    public(&reply, "text/plain; charset=utf-8", "no-store");
+    public(&reply, "text/plain; charset=utf-8", REVALIDATE);
     let note = reply.text();
     let time_key = reader.time_key().await;
     let text = format!("nexo/1/log-keys\n{}\ntime {time_key}\n\n— ", server.origin());
     assert!(note.starts_with(&text), "{note}");
     assert_eq!(note.lines().count(), 5);
     // Another log's key does not open it.
-    let other = LogKey::parse(Server::start().vkey()).unwrap();
+    let other = LogKey::parse(engine.start().vkey()).unwrap();
     assert!(nexo_audit::parse_log_keys(note.as_bytes(), &other).is_err());
     let altered = note.replacen("time ", "time x", 1);
     let key = LogKey::parse(server.vkey()).unwrap();
     assert!(nexo_audit::parse_log_keys(altered.as_bytes(), &key).is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_log_states_its_own_key_for_a_first_use() {
-    let server = Server::start();
+both!(async the_log_states_its_own_key_for_a_first_use);
+async fn the_log_states_its_own_key_for_a_first_use(engine: Engine) {
+    let server = engine.start();
     let reply = Reader::of(&server).get("/log/vkey").await;
-    public(&reply, "text/plain; charset=utf-8", "no-store");
+    public(&reply, "text/plain; charset=utf-8", REVALIDATE);
     assert_eq!(reply.text(), format!("{}\n", server.vkey()));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_empty_log_has_a_head_too() {
-    let server = Server::start();
+both!(async an_empty_log_has_a_head_too);
+async fn an_empty_log_has_a_head_too(engine: Engine) {
+    let server = engine.start();
     let reader = Reader::of(&server);
     let head = reader.head().await.checkpoint;
     assert_eq!((head.size, head.root), (0, nexo_audit::merkle::empty_root()));
@@ -137,10 +139,10 @@ async fn an_empty_log_has_a_head_too() {
     reader.get("/log/consistency?from=0&to=0").await.problem(400, "bad_request");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn json_proofs_satisfy_the_auditor_for_every_pair_of_small_sizes() {
+both!(async json_proofs_satisfy_the_auditor_for_every_pair_of_small_sizes);
+async fn json_proofs_satisfy_the_auditor_for_every_pair_of_small_sizes(engine: Engine) {
     const SIZES: u64 = 35;
-    let log = Grower::start().await;
+    let log = Grower::start(engine).await;
     let newest = log.to(SIZES).await;
     let entries = log.reader.entries(SIZES).await;
     let mut heads = vec![log.reader.head_at(0).await];
@@ -159,12 +161,12 @@ async fn json_proofs_satisfy_the_auditor_for_every_pair_of_small_sizes() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn json_views_are_for_everybody_and_refuse_what_does_not_exist() {
-    let log = Grower::start().await;
+both!(async json_views_are_for_everybody_and_refuse_what_does_not_exist);
+async fn json_views_are_for_everybody_and_refuse_what_does_not_exist(engine: Engine) {
+    let log = Grower::start(engine).await;
     let head = log.to(9).await;
     let view = log.reader.get("/log/head").await;
-    public(&view, "application/json", "no-store");
+    public(&view, "application/json", REVALIDATE);
     let view = view.ok();
     assert_eq!((number(&view["size"]), text(&view["root"])), (9, head.root_base64()));
     assert_eq!(view["origin"], log.server.origin());
@@ -220,9 +222,9 @@ async fn json_views_are_for_everybody_and_refuse_what_does_not_exist() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tiles_and_bundles_are_there_for_every_published_width_and_no_other() {
-    let log = Grower::start().await;
+both!(async tiles_and_bundles_are_there_for_every_published_width_and_no_other);
+async fn tiles_and_bundles_are_there_for_every_published_width_and_no_other(engine: Engine) {
+    let log = Grower::start(engine).await;
     let mut seen: Vec<(u64, Vec<Hash>)> = Vec::new();
     for size in [1, 2, 255, 256, 257, 513] {
         let head = log.to(size).await;
@@ -314,9 +316,9 @@ async fn tile_of(log: &Grower, tile: u64, width: u64) -> Vec<Hash> {
     hashes
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tile_paths_have_one_spelling() {
-    let log = Grower::start().await;
+both!(async tile_paths_have_one_spelling);
+async fn tile_paths_have_one_spelling(engine: Engine) {
+    let log = Grower::start(engine).await;
     log.to(3).await;
     log.reader.bytes("/tile/0/000.p/3").await;
     for path in [
@@ -347,9 +349,9 @@ async fn tile_paths_have_one_spelling() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn entries_are_those_of_the_messages_and_stay_when_a_message_is_deleted() {
-    let log = Grower::start().await;
+both!(async entries_are_those_of_the_messages_and_stay_when_a_message_is_deleted);
+async fn entries_are_those_of_the_messages_and_stay_when_a_message_is_deleted(engine: Engine) {
+    let log = Grower::start(engine).await;
     let said = log.alice.say(&log.conv, "soon gone").await;
     let place = usize::try_from(number(&said["sth_index"])).unwrap();
     let before = log.reader.head().await.checkpoint;

@@ -5,19 +5,18 @@
 //! is served. Power cuts are in `crash.rs`.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::json;
 
 use crate::harness::plain::message;
 use crate::harness::reader::Reader;
 use crate::harness::server::NotStarted;
-use crate::harness::tamper::{alter_entry, alter_tile, copy_data, put_database};
-use crate::harness::{Native, Plain, Server, number, text};
+use crate::harness::tamper::{Backup, alter_edge, alter_newest};
+use crate::harness::{Engine, Native, Plain, Server, both, number, text};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_keeps_accounts_messages_and_the_log() {
-    let mut server = Server::start();
+both!(async a_restart_keeps_accounts_messages_and_the_log);
+async fn a_restart_keeps_accounts_messages_and_the_log(engine: Engine) {
+    let mut server = engine.start();
     let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
     let native = Native::new(&server, "nina").await;
     let conv = alice.conversation("bob").await;
@@ -59,9 +58,9 @@ async fn a_restart_keeps_accounts_messages_and_the_log() {
     reader.extends(&before.checkpoint, &reader.head().await.checkpoint).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retry_over_a_restart_is_answered_with_its_first_place() {
-    let mut server = Server::start();
+both!(async a_retry_over_a_restart_is_answered_with_its_first_place);
+async fn a_retry_over_a_restart_is_answered_with_its_first_place(engine: Engine) {
+    let mut server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let conv = alice.conversation("alice").await;
     let mut body = message(&conv, "once");
@@ -76,9 +75,9 @@ async fn a_retry_over_a_restart_is_answered_with_its_first_place() {
     Reader::of(&server).receipt(&again["message"], &again["receipt"]);
 }
 
-/// A server with its own data directory, two accounts and five messages, ended.
-async fn ended(data: &Path, args: &str) -> Server {
-    let mut server = Server::setup().data(data).args(args).start();
+/// A server with two accounts and five messages, ended.
+async fn ended(engine: Engine, args: &str) -> Server {
+    let mut server = engine.setup().args(args).start();
     let alice = Plain::new(&server, "alice").await;
     Plain::new(&server, "bob").await;
     let conv = alice.conversation("bob").await;
@@ -92,91 +91,77 @@ async fn ended(data: &Path, args: &str) -> Server {
 /// Fails unless the server refuses to start with this code and these words, and says no more
 /// than that.
 fn refused(started: Result<(), NotStarted>, code: i32, words: &[&str]) {
-    let refusal = started.expect_err("it must not start");
-    assert_eq!(refusal.code, Some(code), "{refusal:?}");
-    let said = refusal.stderr.lines().last().unwrap_or_default();
-    for word in words {
-        assert!(said.contains(word), "{word:?} is not in {said:?}");
-    }
-    assert!(!refusal.stderr.contains("panicked"), "{refusal:?}");
+    started.expect_err("it must not start").because(code, words);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restored_older_database_is_refused() {
-    let temp = tempfile::tempdir().unwrap();
-    let (data, backup, newest) =
-        (temp.path().join("data"), temp.path().join("backup"), temp.path().join("newest"));
-    let mut server = ended(&data, "--origin relay.test").await;
-    copy_data(&data, &backup);
+both!(async a_restored_older_database_is_refused);
+async fn a_restored_older_database_is_refused(engine: Engine) {
+    let mut server = ended(engine, "--origin relay.test").await;
+    let older = Backup::of(&server);
     server.restart();
     let wire = server.wire();
     let carol = Plain::log_in(&wire, "carol", crate::harness::plain::new_key()).await;
     let told = Reader::of(&server).head().await.checkpoint;
     assert!(server.terminate().success());
-    copy_data(&data, &newest);
+    let newest = Backup::of(&server);
 
-    put_database(&backup, &data);
+    older.restore(&mut server);
     refused(
         server.try_restart(),
         74,
         &["7 entries", "8 were announced", "restored from an older copy"],
     );
     // The newest one again, and nothing is lost.
-    put_database(&newest, &data);
+    newest.restore(&mut server);
     server.restart();
     assert_eq!(Reader::of(&server).head().await.checkpoint, told);
     Plain::log_in(&server.wire(), "carol", carol.key.clone()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_history_of_the_same_length_is_refused() {
-    let temp = tempfile::tempdir().unwrap();
-    let (data, fork) = (temp.path().join("data"), temp.path().join("fork"));
-    let mut server = ended(&data, "--origin relay.test").await;
-    copy_data(&data, &fork);
+both!(async another_history_of_the_same_length_is_refused);
+async fn another_history_of_the_same_length_is_refused(engine: Engine) {
+    let mut server = ended(engine, "--origin relay.test").await;
+    let stolen = Backup::of(&server);
     // The thief's copy goes on its own way, with keys and all but the marker.
-    let mut forked = Server::setup().data(&fork).start();
+    let mut forked = stolen.place().start();
     Plain::new(&forked, "mallory").await;
     forked.terminate();
+    let fork = Backup::of(&forked);
     server.restart();
     Plain::new(&server, "carol").await;
     server.terminate();
-    put_database(&fork, &data);
+    fork.restore(&mut server);
     refused(server.try_restart(), 74, &["another log of 8 entries"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn foreign_keys_are_refused() {
-    let temp = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (temp.path().join("ours"), temp.path().join("theirs"));
-    let mut server = ended(&ours, "--origin relay.test").await;
-    ended(&theirs, "--origin relay.test").await;
+both!(async foreign_keys_are_refused);
+async fn foreign_keys_are_refused(engine: Engine) {
+    let mut ours = ended(engine, "--origin relay.test").await;
+    let mut theirs = ended(engine, "--origin relay.test").await;
     for name in ["log.key", "time.key"] {
-        let kept = fs::read(ours.join(name)).unwrap();
-        fs::copy(theirs.join(name), ours.join(name)).unwrap();
-        refused(server.try_restart(), 74, &["stored head", "keys"]);
-        fs::write(ours.join(name), kept).unwrap();
+        let kept = fs::read(ours.data().join(name)).unwrap();
+        fs::copy(theirs.data().join(name), ours.data().join(name)).unwrap();
+        refused(ours.try_restart(), 74, &["stored head", "keys"]);
+        fs::write(ours.data().join(name), kept).unwrap();
     }
-    server.restart();
+    ours.restart();
 
     // Keys of a log with another name.
-    let other = temp.path().join("other");
-    ended(&other, "--origin other.test").await;
-    let mut elsewhere = Server::setup().data(&theirs).start();
-    elsewhere.terminate();
+    let other = ended(engine, "--origin other.test").await;
+    theirs.restart();
+    theirs.terminate();
     for name in ["log.key", "time.key"] {
-        fs::copy(other.join(name), theirs.join(name)).unwrap();
+        fs::copy(other.data().join(name), theirs.data().join(name)).unwrap();
     }
-    let started = Server::setup().data(&theirs).try_start().map(drop);
+    let started = theirs.place().try_start().map(drop);
     refused(started, 74, &["another origin", "keys that belong to this database"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_and_readable_keys_are_refused() {
+both!(async missing_and_readable_keys_are_refused);
+async fn missing_and_readable_keys_are_refused(engine: Engine) {
     use std::os::unix::fs::PermissionsExt as _;
-    let temp = tempfile::tempdir().unwrap();
-    let mut server = ended(temp.path(), "--origin relay.test").await;
-    let (key, away) = (temp.path().join("log.key"), temp.path().join("log.key.away"));
+    let mut server = ended(engine, "--origin relay.test").await;
+    let (key, away) = (server.data().join("log.key"), server.data().join("log.key.away"));
     fs::rename(&key, &away).unwrap();
     refused(server.try_restart(), 78, &["log.key", "missing"]);
     assert!(!key.exists(), "a new key would be another log");
@@ -187,29 +172,35 @@ async fn missing_and_readable_keys_are_refused() {
     server.restart();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_altered_tree_is_refused() {
-    let temp = tempfile::tempdir().unwrap();
-    let data = temp.path().join("data");
-    let mut server = ended(&data, "--origin relay.test").await;
-    let good = temp.path().join("good");
-    copy_data(&data, &good);
-    alter_tile(&data, 3);
+both!(async an_altered_tree_is_refused);
+async fn an_altered_tree_is_refused(engine: Engine) {
+    let mut server = engine.start();
+    let alice = Plain::new(&server, "alice").await;
+    let conv = alice.conversation("alice").await;
+    // One full tile, whose root is at the edge, and some entries behind it.
+    for number in 2..=260 {
+        assert_eq!(alice.say(&conv, "x").await["sth_index"], number);
+    }
+    server.terminate();
+    let good = Backup::of(&server);
+    alter_edge(&server, 0);
     refused(server.try_restart(), 74, &["tiles give the root", "stored head says"]);
-    put_database(&good, &data);
-    alter_entry(&data, 3);
-    refused(server.try_restart(), 74, &["entries are not those of the stored tile"]);
-    put_database(&good, &data);
+    good.restore(&mut server);
+    alter_newest(&server, |entries| *entries.last_mut().unwrap() ^= 1);
+    refused(server.try_restart(), 74, &["tiles give the root", "stored head says"]);
+    good.restore(&mut server);
+    alter_newest(&server, |entries| entries.truncate(entries.len() - 1));
+    refused(server.try_restart(), 74, &["last 4 entries are not stored"]);
+    good.restore(&mut server);
     server.restart();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_origin_is_for_good() {
-    let temp = tempfile::tempdir().unwrap();
-    drop(ended(temp.path(), "--origin relay.test").await);
-    let renamed = Server::setup().data(temp.path()).args("--origin other.test").try_start();
+both!(async the_origin_is_for_good);
+async fn the_origin_is_for_good(engine: Engine) {
+    let ended = ended(engine, "--origin relay.test").await;
+    let renamed = ended.place().args("--origin other.test").try_start();
     refused(renamed.map(drop), 78, &["relay.test", "other.test"]);
     // It is kept without being named again.
-    let server = Server::setup().data(temp.path()).start();
+    let server = ended.place().start();
     assert_eq!(server.origin(), "relay.test");
 }

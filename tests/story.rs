@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::harness::shell::{Follower, Person, start};
-use crate::harness::{Server, text};
+use crate::harness::{Engine, Server, both, text};
 
 /// A server with two people.
-fn two() -> (Server, Person, Person) {
-    let server = Server::start();
+fn two(engine: Engine) -> (Server, Person, Person) {
+    let server = engine.start();
     let (alice, bob) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
     (server, alice, bob)
 }
@@ -29,9 +29,9 @@ fn dated(line: &str, rest: &str) {
     assert_eq!((&*digits, said), ("0000-00-00T00:00:00Z", rest));
 }
 
-#[test]
-fn two_people_write_to_each_other() {
-    let server = Server::start();
+both!(two_people_write_to_each_other);
+fn two_people_write_to_each_other(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Person::at(&server), Person::at(&server));
     let made = alice.nexo(&["--vkey", server.vkey(), "register", "alice"]);
     assert!(made.line().starts_with("registered alice nexo1:"), "{made:?}");
@@ -64,9 +64,9 @@ fn two_people_write_to_each_other() {
     dated(lines[2], "bob: yes");
 }
 
-#[test]
-fn tail_prints_again_when_asked_to_and_no_more_than_asked_for() {
-    let (_server, alice, bob) = two();
+both!(tail_prints_again_when_asked_to_and_no_more_than_asked_for);
+fn tail_prints_again_when_asked_to_and_no_more_than_asked_for(engine: Engine) {
+    let (_server, alice, bob) = two(engine);
     for number in 1..=5 {
         alice.nexo(&["send", "bob", &format!("m{number}")]).sent();
     }
@@ -87,9 +87,9 @@ fn tail_prints_again_when_asked_to_and_no_more_than_asked_for() {
     assert_eq!(history.texts(), ["m4", "m5"], "the last ones");
 }
 
-#[test]
-fn tail_of_one_person_leaves_the_others_for_later() {
-    let (server, alice, bob) = two();
+both!(tail_of_one_person_leaves_the_others_for_later);
+fn tail_of_one_person_leaves_the_others_for_later(engine: Engine) {
+    let (server, alice, bob) = two(engine);
     let carol = Person::registered(&server, "carol");
     alice.nexo(&["send", "bob", "from alice"]).sent();
     carol.nexo(&["send", "bob", "from carol"]).sent();
@@ -98,9 +98,9 @@ fn tail_of_one_person_leaves_the_others_for_later() {
     assert_eq!(bob.nexo(&["history", "carol", "--json"]).texts(), ["from carol"]);
 }
 
-#[test]
-fn texts_come_from_an_argument_a_file_or_stdin_and_arrive_to_the_byte() {
-    let (_server, alice, bob) = two();
+both!(texts_come_from_an_argument_a_file_or_stdin_and_arrive_to_the_byte);
+fn texts_come_from_an_argument_a_file_or_stdin_and_arrive_to_the_byte(engine: Engine) {
+    let (_server, alice, bob) = two(engine);
     let wild = "two lines\n\ta tab, grüße ✓ 🦀\n\u{1b}[2J\u{7} \u{202e}turned\r\n";
     alice.nexo(&["send", "bob", "an argument"]).sent();
     alice.pipe(&["send", "bob", "-"], wild.as_bytes()).sent();
@@ -122,9 +122,9 @@ fn texts_come_from_an_argument_a_file_or_stdin_and_arrive_to_the_byte() {
     assert!(!shown.contains(moves), "no message moves a terminal's cursor: {shown:?}");
 }
 
-#[test]
-fn every_object_has_its_schema() {
-    let server = Server::start();
+both!(every_object_has_its_schema);
+fn every_object_has_its_schema(engine: Engine) {
+    let server = engine.start();
     let (alice, bob) = (Person::at(&server), Person::at(&server));
     bob.nexo(&["register", "bob"]).ok();
     let made = alice.nexo(&["--json", "register", "alice"]).object();
@@ -162,9 +162,9 @@ fn every_object_has_its_schema() {
     assert!(gone.get("text").is_none(), "{gone}");
 }
 
-#[test]
-fn notes_to_oneself_are_kept_and_read_back() {
-    let server = Server::start();
+both!(notes_to_oneself_are_kept_and_read_back);
+fn notes_to_oneself_are_kept_and_read_back(engine: Engine) {
+    let server = engine.start();
     let alice = Person::registered(&server, "alice");
     let (id, index) = alice.nexo(&["send", "alice", "buy milk"]).sent();
     assert_eq!(index, 2);
@@ -175,9 +175,9 @@ fn notes_to_oneself_are_kept_and_read_back() {
     assert_eq!(alice.received().objects().len(), 0);
 }
 
-#[test]
-fn an_idempotency_key_sends_once() {
-    let (mut server, alice, bob) = two();
+both!(an_idempotency_key_sends_once);
+fn an_idempotency_key_sends_once(engine: Engine) {
+    let (mut server, alice, bob) = two(engine);
     let send = |words: &str| {
         alice.nexo(&["send", "bob", words, "--idempotency-key", "build-42", "--json"])
     };
@@ -201,9 +201,9 @@ fn an_idempotency_key_sends_once() {
     assert_eq!(send("done").object()["sth_index"], first["sth_index"]);
 }
 
-#[test]
-fn history_and_whoami_need_no_server() {
-    let (mut server, alice, bob) = two();
+both!(history_and_whoami_need_no_server);
+fn history_and_whoami_need_no_server(engine: Engine) {
+    let (mut server, alice, bob) = two(engine);
     alice.nexo(&["send", "bob", "remember this"]).sent();
     bob.nexo(&["tail"]).ok();
     let who = alice.nexo(&["whoami"]).ok().to_owned();
@@ -218,9 +218,9 @@ fn history_and_whoami_need_no_server() {
     );
 }
 
-#[test]
-fn a_deletion_is_for_everyone() {
-    let (_server, alice, bob) = two();
+both!(a_deletion_is_for_everyone);
+fn a_deletion_is_for_everyone(engine: Engine) {
+    let (_server, alice, bob) = two(engine);
     let (read, _) = alice.nexo(&["send", "bob", "wrong channel"]).sent();
     dated(bob.nexo(&["tail"]).line(), "alice: wrong channel");
     let (unread, _) = alice.nexo(&["send", "bob", "oops", "--idempotency-key", "k"]).sent();
@@ -244,9 +244,9 @@ fn a_deletion_is_for_everyone() {
     assert_eq!(bob.nexo(&["tail"]).ok(), "");
 }
 
-#[test]
-fn follow_prints_as_it_comes_and_outlives_the_server() {
-    let (mut server, alice, bob) = two();
+both!(follow_prints_as_it_comes_and_outlives_the_server);
+fn follow_prints_as_it_comes_and_outlives_the_server(engine: Engine) {
+    let (mut server, alice, bob) = two(engine);
     alice.nexo(&["send", "bob", "before"]).sent();
     let follower = Follower::start(&mut bob.command(&["tail", "--follow"]));
     dated(&follower.line(), "alice: before");
@@ -277,9 +277,9 @@ fn follow_prints_as_it_comes_and_outlives_the_server() {
     assert_eq!(text(&limited.finish().object()["text"]), "the last");
 }
 
-#[test]
-fn twenty_parallel_sends_from_one_home_all_arrive() {
-    let (server, alice, bob) = two();
+both!(twenty_parallel_sends_from_one_home_all_arrive);
+fn twenty_parallel_sends_from_one_home_all_arrive(engine: Engine) {
+    let (server, alice, bob) = two(engine);
     let words: Vec<String> = (0..20).map(|number| format!("job {number}")).collect();
     let start = |words: &String| start(&mut alice.command(&["send", "bob", words]), b"");
     let running: Vec<_> = words.iter().map(start).collect();
@@ -295,10 +295,10 @@ fn twenty_parallel_sends_from_one_home_all_arrive() {
     drop(server);
 }
 
+both!(a_send_that_was_killed_is_finished_once_by_the_next_one);
 /// The power goes at whatever instruction; the next run with the same key ends what was begun.
-#[test]
-fn a_send_that_was_killed_is_finished_once_by_the_next_one() {
-    let (_server, alice, bob) = two();
+fn a_send_that_was_killed_is_finished_once_by_the_next_one(engine: Engine) {
+    let (_server, alice, bob) = two(engine);
     let mut words = Vec::new();
     for millis in [2, 8, 20, 35, 50, 70, 100, 150] {
         let text = format!("killed after {millis} ms");
@@ -315,9 +315,9 @@ fn a_send_that_was_killed_is_finished_once_by_the_next_one() {
     assert_eq!(alice.nexo(&["history"]).ok().lines().count(), words.len());
 }
 
-#[test]
-fn registering_again_repairs_and_changes_nothing() {
-    let (_server, alice, bob) = two();
+both!(registering_again_repairs_and_changes_nothing);
+fn registering_again_repairs_and_changes_nothing(engine: Engine) {
+    let (_server, alice, bob) = two(engine);
     let who = alice.nexo(&["whoami"]).ok().to_owned();
     let again = alice.nexo(&["register", "alice"]);
     assert!(again.line().starts_with("registered alice"), "{again:?}");
@@ -327,19 +327,21 @@ fn registering_again_repairs_and_changes_nothing() {
     assert_eq!(alice.received().texts(), ["still you?"]);
 }
 
-#[test]
-fn words_are_in_clear_at_the_ends_only() {
-    let (mut server, alice, bob) = two();
+both!(words_are_in_clear_at_the_ends_only);
+fn words_are_in_clear_at_the_ends_only(engine: Engine) {
+    let (mut server, alice, bob) = two(engine);
     alice.nexo(&["send", "bob", "attack at dawn"]).sent();
     bob.nexo(&["tail"]).ok();
     server.terminate();
     let needle = b"attack at dawn";
-    for folder in [server.data().to_owned(), alice.home(), bob.home()] {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let bytes = fs::read(&path).unwrap_or_default();
-            let found = bytes.windows(needle.len()).any(|window| window == needle);
-            assert!(!found, "{} holds a message in clear", path.display());
-        }
+    let mut files = server.stored();
+    assert!(files.iter().map(Vec::len).sum::<usize>() > 10_000, "the database was read");
+    for home in [alice.home(), bob.home()] {
+        let entries = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+        files.extend(entries.map(|path| fs::read(path).unwrap_or_default()));
+    }
+    for bytes in files {
+        let found = bytes.windows(needle.len()).any(|window| window == needle);
+        assert!(!found, "a message in clear is in {} bytes", bytes.len());
     }
 }

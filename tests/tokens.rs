@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::plain::message;
 use crate::harness::proof::{claims_of, jwt, jwt_of};
-use crate::harness::{Native, Plain, Reply, Server, Socket, Wire, now, random, text};
+use crate::harness::{Engine, Native, Plain, Reply, Server, Socket, Wire, both, now, random, text};
 
 /// A relay whose secret the test knows, and a token it gave.
 struct Mint {
@@ -19,9 +19,9 @@ struct Mint {
 }
 
 impl Mint {
-    async fn new() -> Self {
+    async fn new(engine: Engine) -> Self {
         let secret = to_base64url(&random::<32>());
-        let server = Server::setup().env("JWT_SECRET", &secret).start();
+        let server = engine.setup().env("JWT_SECRET", &secret).start();
         let alice = Plain::new(&server, "alice").await;
         let claims = claims_of(alice.token());
         Self { server, alice, secret, head: json!({"typ": "JWT", "alg": "HS256"}), claims }
@@ -55,18 +55,18 @@ fn with(object: &Value, name: &str, value: Value) -> Value {
     object
 }
 
-#[tokio::test]
-async fn a_token_with_the_relays_signature_and_claims_is_good() {
+both!(async a_token_with_the_relays_signature_and_claims_is_good);
+async fn a_token_with_the_relays_signature_and_claims_is_good(engine: Engine) {
     // What the other tests change is the reason they are refused.
-    let mint = Mint::new().await;
+    let mint = Mint::new(engine).await;
     mint.show(&mint.sign(&mint.head, &mint.claims)).await.ok();
     let plain_head = json!({"alg": "HS256"});
     mint.show(&mint.sign(&plain_head, &mint.claims)).await.ok();
 }
 
-#[tokio::test]
-async fn headers_of_tokens_that_are_not_ours() {
-    let mint = Mint::new().await;
+both!(async headers_of_tokens_that_are_not_ours);
+async fn headers_of_tokens_that_are_not_ours(engine: Engine) {
+    let mint = Mint::new(engine).await;
     for alg in ["none", "None", "HS384", "HS512", "hs256", "RS256", "ES256", "EdDSA", "PS256", ""] {
         let token = mint.sign(&with(&mint.head, "alg", json!(alg)), &mint.claims);
         mint.refused(alg, &token).await;
@@ -94,9 +94,9 @@ async fn headers_of_tokens_that_are_not_ours() {
     }
 }
 
-#[tokio::test]
-async fn claims_that_are_missing_mistyped_or_not_for_here_and_now() {
-    let mint = Mint::new().await;
+both!(async claims_that_are_missing_mistyped_or_not_for_here_and_now);
+async fn claims_that_are_missing_mistyped_or_not_for_here_and_now(engine: Engine) {
+    let mint = Mint::new(engine).await;
     for name in ["sub", "hdl", "iss", "aud", "iat", "nbf", "exp", "jti"] {
         for wrong in [json!(null), json!(7.5), json!([]), json!({}), json!(true)] {
             let token = mint.sign(&mint.head, &with(&mint.claims, name, wrong.clone()));
@@ -134,9 +134,9 @@ async fn claims_that_are_missing_mistyped_or_not_for_here_and_now() {
     mint.refused("no such device", &mint.sign(&mint.head, &nobody)).await;
 }
 
-#[tokio::test]
-async fn members_that_stand_twice() {
-    let mint = Mint::new().await;
+both!(async members_that_stand_twice);
+async fn members_that_stand_twice(engine: Engine) {
+    let mint = Mint::new(engine).await;
     let (head, claims) = (mint.head.to_string(), mint.claims.to_string());
     let secret = mint.secret.as_bytes();
     let doubled = |text: &str, member: &str| format!("{{{member},{}", &text[1..]);
@@ -155,9 +155,9 @@ async fn members_that_stand_twice() {
     }
 }
 
-#[tokio::test]
-async fn tokens_spelled_or_signed_otherwise() {
-    let mint = Mint::new().await;
+both!(async tokens_spelled_or_signed_otherwise);
+async fn tokens_spelled_or_signed_otherwise(engine: Engine) {
+    let mint = Mint::new(engine).await;
     let good = mint.sign(&mint.head, &mint.claims);
     mint.show(&good).await.ok();
     let parts: Vec<&str> = good.split('.').collect();
@@ -194,10 +194,9 @@ async fn tokens_spelled_or_signed_otherwise() {
     }
 }
 
-#[tokio::test]
-async fn a_token_outlives_a_restart_but_not_its_secret() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::setup().data(dir.path()).start();
+both!(async a_token_outlives_a_restart_but_not_its_secret);
+async fn a_token_outlives_a_restart_but_not_its_secret(engine: Engine) {
+    let mut server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let show = async |server: &Server| {
         server.wire().with_token(alice.token()).get("/devices/x25519_pub").await
@@ -206,18 +205,18 @@ async fn a_token_outlives_a_restart_but_not_its_secret() {
     server.restart();
     show(&server).await.ok();
     let mode = std::os::unix::fs::PermissionsExt::mode(
-        &std::fs::metadata(dir.path().join("jwt.secret")).unwrap().permissions(),
+        &std::fs::metadata(server.data().join("jwt.secret")).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
-    drop(server);
-    std::fs::remove_file(dir.path().join("jwt.secret")).unwrap();
-    let server = Server::setup().data(dir.path()).start();
+    server.terminate();
+    std::fs::remove_file(server.data().join("jwt.secret")).unwrap();
+    server.restart();
     show(&server).await.problem(401, "unauthorized");
 }
 
-#[tokio::test]
-async fn a_token_in_a_query_is_for_sockets_alone() {
-    let server = Server::start();
+both!(async a_token_in_a_query_is_for_sockets_alone);
+async fn a_token_in_a_query_is_for_sockets_alone(engine: Engine) {
+    let server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let path = format!("/devices/x25519_pub?token={}", alice.token());
     server.wire().get(&path).await.problem(401, "unauthorized");
@@ -232,9 +231,9 @@ async fn refresh(wire: &Wire, token: &str) -> Reply {
     wire.post("/auth/refresh", &json!({"refresh": token})).await
 }
 
-#[tokio::test]
-async fn a_refresh_token_is_rotated_and_its_access_token_works() {
-    let mut server = Server::start();
+both!(async a_refresh_token_is_rotated_and_its_access_token_works);
+async fn a_refresh_token_is_rotated_and_its_access_token_works(engine: Engine) {
+    let mut server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let mut newest = alice.refresh.clone();
     for round in 0..3 {
@@ -251,9 +250,9 @@ async fn a_refresh_token_is_rotated_and_its_access_token_works() {
     refresh(&server.wire(), &newest).await.ok();
 }
 
-#[tokio::test]
-async fn a_lost_answer_can_be_asked_for_again() {
-    let server = Server::start();
+both!(async a_lost_answer_can_be_asked_for_again);
+async fn a_lost_answer_can_be_asked_for_again(engine: Engine) {
+    let server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let wire = server.wire();
     let first = refresh(&wire, &alice.refresh).await.ok();
@@ -265,9 +264,9 @@ async fn a_lost_answer_can_be_asked_for_again() {
     refresh(&wire, first["refresh"].as_str().unwrap()).await.ok();
 }
 
-#[tokio::test]
-async fn a_used_refresh_token_ends_the_login_it_belongs_to() {
-    let server = Server::start();
+both!(async a_used_refresh_token_ends_the_login_it_belongs_to);
+async fn a_used_refresh_token_ends_the_login_it_belongs_to(engine: Engine) {
+    let server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let other = Plain::log_in(&server.wire(), "alice", alice.key.clone()).await;
     let wire = server.wire();
@@ -282,9 +281,9 @@ async fn a_used_refresh_token_ends_the_login_it_belongs_to() {
     refresh(&wire, &other.refresh).await.ok();
 }
 
-#[tokio::test]
-async fn of_concurrent_refreshes_all_get_one_successor() {
-    let server = Server::start();
+both!(async of_concurrent_refreshes_all_get_one_successor);
+async fn of_concurrent_refreshes_all_get_one_successor(engine: Engine) {
+    let server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let wire = server.wire();
     let replies = join_all((0..8).map(|_| refresh(&wire, &alice.refresh))).await;
@@ -292,9 +291,9 @@ async fn of_concurrent_refreshes_all_get_one_successor() {
     assert!(successors.iter().all(|token| *token == successors[0]), "{successors:?}");
 }
 
-#[tokio::test]
-async fn what_was_never_a_refresh_token() {
-    let server = Server::start();
+both!(async what_was_never_a_refresh_token);
+async fn what_was_never_a_refresh_token(engine: Engine) {
+    let server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let wire = server.wire();
     let upper = alice.refresh.to_uppercase();
@@ -313,16 +312,15 @@ fn random_hash(token: &str) -> [u8; 32] {
     sha2::Sha256::digest(token).into()
 }
 
-#[tokio::test]
-async fn tokens_are_not_kept_in_clear() {
-    let mut server = Server::start();
+both!(async tokens_are_not_kept_in_clear);
+async fn tokens_are_not_kept_in_clear(engine: Engine) {
+    let mut server = engine.start();
     let alice = Plain::new(&server, "alice").await;
     let newest = text(&refresh(&server.wire(), &alice.refresh).await.ok()["refresh"]);
     // All that is in the database is then in its files.
     server.terminate();
     let mut seen = 0;
-    for file in std::fs::read_dir(server.data()).unwrap() {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+    for bytes in server.stored() {
         seen += bytes.len();
         for secret in [&alice.refresh, &newest, &alice.wire.token.clone().unwrap()] {
             let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
@@ -332,9 +330,9 @@ async fn tokens_are_not_kept_in_clear() {
     assert!(seen > 10_000, "the database was read");
 }
 
-#[tokio::test]
-async fn a_token_of_one_device_is_no_token_of_another() {
-    let server = Server::start();
+both!(async a_token_of_one_device_is_no_token_of_another);
+async fn a_token_of_one_device_is_no_token_of_another(engine: Engine) {
+    let server = engine.start();
     let (nora, alice) = (Native::new(&server, "nora").await, Plain::new(&server, "alice").await);
     let conv = alice.conversation("nora").await;
     // Both take part; each acts as itself.

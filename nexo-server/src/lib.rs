@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod devices;
 pub mod error;
+pub mod exit;
 pub mod http;
 pub mod log;
 pub mod program;
@@ -23,6 +24,7 @@ pub mod relay;
 pub mod serve;
 pub mod store;
 mod telemetry;
+pub mod tools;
 
 pub use app::App;
 

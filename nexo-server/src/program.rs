@@ -12,10 +12,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::config::{self, Command, Config, Env, InviteOrder, Stop};
+use crate::exit::Exit;
 use crate::log::{KeyError, LOG_KEY_FILE, LogKeys};
 use crate::serve::{self, ServeError};
 use crate::store::{Store, StoreError, put_invite};
 use crate::telemetry;
+use crate::tools::run::{self as tools, ToolError};
 
 /// What every invite starts with, so that it is known for what it is.
 const INVITE_PREFIX: &str = "nxi_";
@@ -38,17 +40,23 @@ enum Failure {
     /// The system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    /// A tool.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
 }
 
 impl Failure {
-    /// The exit code (sysexits; product.md 5.1).
-    fn exit_code(&self) -> u8 {
+    /// How the run ended.
+    fn exit(&self) -> Exit {
         match self {
-            Self::Serve(ServeError::Config(_) | ServeError::Keys(_)) | Self::Keys(_) => 78,
-            Self::Serve(ServeError::Rocket(_)) => 69,
-            Self::NoLog(_) => 66,
-            Self::Serve(_) | Self::Store(_) => 74,
-            Self::Random(_) => 71,
+            Self::Serve(ServeError::Config(_) | ServeError::Keys(_)) | Self::Keys(_) => {
+                Exit::Config
+            }
+            Self::Serve(ServeError::Rocket(_)) => Exit::Web,
+            Self::NoLog(_) => Exit::NoKey,
+            Self::Serve(_) | Self::Store(_) => Exit::Io,
+            Self::Random(_) => Exit::Os,
+            Self::Tool(error) => error.exit(),
         }
     }
 }
@@ -63,24 +71,23 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, env: Env<'_>) -> u8 {
                 Stop::Usage(error) => drop(error.print()),
                 Stop::Config(error) => say(error),
             }
-            return stop.exit_code();
+            return stop.exit().code();
         }
     };
     telemetry::start(env);
     let done = match command {
-        Command::Serve(config) => serve(*config).map_err(Failure::from),
+        Command::Serve(config) => serve(*config).map_err(Failure::from).map(|()| Exit::Done),
         Command::Vkey { data_dir } => vkey(&data_dir).map(|line| print(&line)),
         Command::Invite(order) => {
             rocket::execute(invite(order, &Clock::System)).map(|line| print(&line))
         }
+        Command::Tool(tool) => tools::run(&tool).map_err(Failure::from),
     };
-    match done {
-        Ok(()) => 0,
-        Err(failure) => {
-            say(&failure);
-            failure.exit_code()
-        }
-    }
+    let exit = done.unwrap_or_else(|failure| {
+        say(&failure);
+        failure.exit()
+    });
+    exit.code()
 }
 
 fn serve(config: Config) -> Result<(), ServeError> {
@@ -107,9 +114,10 @@ async fn invite(order: InviteOrder, clock: &Clock) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn print(line: &str) {
+fn print(line: &str) -> Exit {
     // Not println: it panics when nobody reads.
     let _ = writeln!(std::io::stdout(), "{line}");
+    Exit::Done
 }
 
 fn say(error: &dyn Display) {

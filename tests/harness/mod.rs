@@ -3,6 +3,9 @@
 //!
 //! ```text
 //! server   a nexo-server process on a port and data directory of its own
+//! engine   SQLite or PostgreSQL, and tests that run on both
+//! postgres a PostgreSQL of the tests' own
+//! load     clients that keep sending to servers which vanish, and what they were told
 //! wire     HTTP requests and sockets, byte for byte
 //! plain    a client as the seed describes one
 //! native   a client with a sigchain and encryption, which can also misbehave
@@ -16,9 +19,12 @@
 //!
 //! Nothing here sleeps: what is waited for is read, and what does not come in time fails.
 
+pub(crate) mod engine;
+pub(crate) mod load;
 pub(crate) mod native;
 pub(crate) mod note;
 pub(crate) mod plain;
+pub(crate) mod postgres;
 pub(crate) mod proof;
 pub(crate) mod reader;
 pub(crate) mod server;
@@ -27,6 +33,7 @@ pub(crate) mod tamper;
 pub(crate) mod wire;
 pub(crate) mod workspace;
 
+pub(crate) use engine::{Engine, both};
 pub(crate) use native::Native;
 pub(crate) use plain::Plain;
 pub(crate) use server::Server;

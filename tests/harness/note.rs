@@ -58,6 +58,46 @@ impl Checkpoint {
     }
 }
 
+/// An offline proof (C2SP tlog-proof) that was verified: this entry stands at this index in the
+/// tree of this head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proof {
+    pub(crate) head: Checkpoint,
+    /// From 0.
+    pub(crate) index: u64,
+    /// The file's `extra`, which hashes to the leaf.
+    pub(crate) entry: Vec<u8>,
+}
+
+impl Proof {
+    /// Reads a file line by line as the section "Format" has it, and verifies it; fails the test
+    /// if anything is wrong.
+    pub(crate) fn verify(file: &str, vkey: &str) -> Self {
+        let mut lines = file.split_inclusive('\n');
+        let mut line = || lines.next().expect("a further line");
+        assert_eq!(line(), "c2sp.org/tlog-proof@v1\n");
+        let word = |line: &str, name: &str| {
+            let value = line.strip_suffix('\n').and_then(|line| line.strip_prefix(name));
+            value.unwrap_or_else(|| panic!("expected {name:?}: {line:?}")).to_owned()
+        };
+        let entry = from_base64(&word(line(), "extra ")).unwrap();
+        let number = word(line(), "index ");
+        let index: u64 = number.parse().unwrap();
+        assert_eq!(index.to_string(), number, "no leading zeros");
+        let mut path = Vec::new();
+        loop {
+            match word(line(), "").as_str() {
+                "" => break,
+                hash => path.push(from_base64(hash).unwrap().try_into().unwrap()),
+            }
+        }
+        let head = Checkpoint::verify(&lines.collect::<String>(), vkey);
+        assert!(index < head.size, "{index} of {}", head.size);
+        assert_eq!(climb(&leaf_hash(&entry), index, head.size, &path), Some(head.root));
+        Self { head, index, entry }
+    }
+}
+
 /// The hash of a log entry (RFC 6962 2.1).
 pub(crate) fn leaf_hash(entry: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update([0]).chain_update(entry).finalize().into()

@@ -188,6 +188,24 @@ impl Database {
         copy
     }
 
+    /// Changes places with another database of the cluster, whoever is connected: as when an
+    /// operator restores a backup under running servers.
+    pub(crate) fn swap(&self, other: &Self) {
+        let (ours, theirs) = (&self.name, &other.name);
+        for statement in [
+            format!("ALTER DATABASE {ours} ALLOW_CONNECTIONS false"),
+            format!(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{ours}'"
+            ),
+            format!("ALTER DATABASE {ours} RENAME TO swapped"),
+            format!("ALTER DATABASE {theirs} RENAME TO {ours}"),
+            format!("ALTER DATABASE swapped RENAME TO {theirs}"),
+            format!("ALTER DATABASE {theirs} ALLOW_CONNECTIONS true"),
+        ] {
+            self.cluster.sql("postgres", &statement);
+        }
+    }
+
     /// Everything that PostgreSQL keeps in the database's files.
     pub(crate) fn files(&self) -> Vec<Vec<u8>> {
         self.sql("CHECKPOINT");

@@ -7,15 +7,17 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
 use tempfile::TempDir;
 
+use super::postgres::Database;
 use super::{DEADLINE, Wire, server_binary};
 
 /// Variables of the environment that would change what the server does.
-const CLEARED: [&str; 16] = [
+const CLEARED: [&str; 18] = [
     "ACCESS_TTL_MIN",
     "DB_URL",
     "JWT_ISSUER",
@@ -24,7 +26,9 @@ const CLEARED: [&str; 16] = [
     "NEXO_CLIENT_IP_HEADER",
     "NEXO_CORS_ORIGIN",
     "NEXO_GRACE",
+    "NEXO_KEYS",
     "NEXO_LOG",
+    "NEXO_METRICS",
     "NEXO_ORIGIN",
     "NEXO_PUBLIC_URL",
     "NEXO_RATE_LIMIT",
@@ -40,6 +44,8 @@ pub(crate) struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
     data: Option<PathBuf>,
+    database: Option<Arc<Database>>,
+    prelude: Option<String>,
     rate_limits: bool,
 }
 
@@ -59,6 +65,25 @@ impl Setup {
     /// Uses a data directory that outlives the server.
     pub(crate) fn data(mut self, path: &Path) -> Self {
         self.data = Some(path.to_owned());
+        self
+    }
+
+    /// Uses a PostgreSQL database instead of a file in the data directory.
+    pub(crate) fn database(mut self, database: Arc<Database>) -> Self {
+        self.database = Some(database);
+        self
+    }
+
+    /// Uses keys of a directory that replicas share, instead of those in the data directory.
+    pub(crate) fn keys(mut self, path: &Path) -> Self {
+        self.args.extend(["--keys".to_owned(), path.to_str().unwrap().to_owned()]);
+        self
+    }
+
+    /// Puts the server's command line behind these words of a shell, such as
+    /// `ulimit -f 100; exec`. They have to become the server: its process is the one they run in.
+    pub(crate) fn under(mut self, commands: &str) -> Self {
+        self.prelude = Some(commands.to_owned());
         self
     }
 
@@ -90,6 +115,18 @@ pub(crate) struct NotStarted {
     pub(crate) code: Option<i32>,
     /// What it said.
     pub(crate) stderr: String,
+}
+
+impl NotStarted {
+    /// Fails unless it ended with this code, and its last words, which are one line, hold these.
+    pub(crate) fn because(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let said = self.stderr.lines().last().unwrap_or_default();
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in {said:?}");
+        }
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+    }
 }
 
 /// A running server.
@@ -132,9 +169,66 @@ impl Server {
         &self.process.vkey
     }
 
+    /// The rest of the line that starts so, among those it announced after the first three.
+    pub(crate) fn announced(&self, start: &str) -> String {
+        loop {
+            let line = self.process.output.recv_timeout(DEADLINE).expect("a further line");
+            if let Some(rest) = line.strip_prefix(start) {
+                return rest.to_owned();
+            }
+        }
+    }
+
     /// The data directory.
     pub(crate) fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// The PostgreSQL database, if it is on one.
+    pub(crate) fn database(&self) -> Option<&Arc<Database>> {
+        self.setup.database.as_ref()
+    }
+
+    /// Uses another PostgreSQL database from the next start on.
+    pub(crate) fn use_database(&mut self, database: Arc<Database>) {
+        self.setup.database = Some(database);
+    }
+
+    /// To be started, in any number, on the same data directory and database, but with the
+    /// usual options.
+    pub(crate) fn place(&self) -> Setup {
+        let setup = Setup { database: self.setup.database.clone(), ..Setup::default() };
+        setup.data(&self.data)
+    }
+
+    /// `nexo-server <words> --data-dir <its own>`, on its database; to be given arguments.
+    pub(crate) fn command(&self, words: &str) -> Command {
+        let mut command = program(&self.setup);
+        command.args(words.split(' ')).arg("--data-dir").arg(&self.data);
+        command
+    }
+
+    /// Everything that is kept: each file of the data directory and of the database. Of a
+    /// server that was ended, all that it wrote.
+    pub(crate) fn stored(&self) -> Vec<Vec<u8>> {
+        let files = std::fs::read_dir(&self.data).unwrap();
+        let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        files.chain(self.database().into_iter().flat_map(|database| database.files())).collect()
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Whether the process has not ended.
+    pub(crate) fn is_up(&mut self) -> bool {
+        self.process.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn until_ended(&mut self) -> ExitStatus {
+        self.process.wait()
     }
 
     /// A place for files of the test, gone with the server.
@@ -169,14 +263,7 @@ impl Server {
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         let id = self.process.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        // The output ends with the process; waiting for that is waiting with a deadline.
-        loop {
-            match self.process.output.recv_timeout(DEADLINE) {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.process.child.wait().unwrap(),
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end when asked to"),
-            }
-        }
+        self.process.wait()
     }
 
     /// Starts it again on the same data directory and address, after it was ended.
@@ -218,10 +305,7 @@ struct Process {
 
 impl Process {
     fn spawn(setup: &Setup, data: &Path, listen: &str, log: &Path) -> Result<Self, NotStarted> {
-        let mut command = Command::new(server_binary());
-        for name in CLEARED {
-            command.env_remove(name);
-        }
+        let mut command = program(setup);
         let stderr = File::options().create(true).append(true).open(log).unwrap();
         // Sockets of tests are dropped, not closed; nobody waits for them at shutdown.
         command.args(["--listen", listen, "--grace", "1", "--data-dir"]).arg(data);
@@ -247,6 +331,17 @@ impl Process {
         let code = process.child.wait().unwrap().code();
         let stderr = std::fs::read_to_string(log).unwrap();
         Err(NotStarted { code, stderr })
+    }
+
+    /// Waits for its end. The output ends with the process, and is waited for with a deadline.
+    fn wait(&mut self) -> ExitStatus {
+        loop {
+            match self.output.recv_timeout(DEADLINE) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => panic!("the server does not end"),
+            }
+        }
     }
 
     /// Reads the first three lines; `false` if the output ends before.
@@ -276,6 +371,26 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `nexo-server` with the environment of this setup and nothing of ours, to be given arguments.
+fn program(setup: &Setup) -> Command {
+    let server = server_binary();
+    let mut command = match &setup.prelude {
+        None => Command::new(server),
+        Some(prelude) => {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("{prelude} \"$0\" \"$@\"")).arg(server);
+            shell
+        }
+    };
+    for name in CLEARED {
+        command.env_remove(name);
+    }
+    if let Some(database) = &setup.database {
+        command.env("DB_URL", database.url());
+    }
+    command
 }
 
 fn client() -> reqwest::Client {

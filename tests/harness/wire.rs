@@ -16,6 +16,21 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use super::{DEADLINE, Server};
 
+/// What no refusal may tell of the relay's inside.
+const INSIDE: [&str; 11] = [
+    "diesel",
+    "sqlite",
+    "postgres",
+    "libpq",
+    "connection",
+    "panicked",
+    "rocket",
+    ".rs:",
+    "src/",
+    "serde::",
+    "/tmp",
+];
+
 /// A way to one relay, with a token or without. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Wire {
@@ -141,9 +156,21 @@ impl Reply {
         problem
     }
 
+    /// Judges the answer of a relay that cannot do it now: 503, and when to come back.
+    pub(crate) fn unavailable(&self) {
+        let problem = self.judged();
+        assert_eq!((self.status, &problem["code"]), (503, &"unavailable".into()), "{self:?}");
+        let seconds: u64 = self.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&seconds), "{self:?}");
+    }
+
     /// Judges a refusal of any 4xx status.
     pub(crate) fn refusal(&self) -> Value {
         assert!((400..500).contains(&self.status), "{self:?}");
+        self.judged()
+    }
+
+    fn judged(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!(self.header("cache-control"), "no-store");
         let problem = self.json();
@@ -153,8 +180,7 @@ impl Reply {
         assert!(problem["title"].is_string(), "{self:?}");
         let detail = problem["detail"].as_str().unwrap().to_lowercase();
         assert!(!detail.is_empty());
-        for inside in ["diesel", "sqlite", "panicked", "rocket", ".rs:", "src/", "serde::", "/tmp"]
-        {
+        for inside in INSIDE {
             assert!(!detail.contains(inside), "{inside} is in {self:?}");
         }
         problem

@@ -12,6 +12,9 @@ use nexo_schema::ids::Origin;
 
 use super::{Command, Config, ConfigError, CorsPolicy, Env, InviteOrder};
 use crate::auth::public_url::PublicUrl;
+use crate::exit::{self, Exit};
+use crate::tools::origin;
+use crate::tools::run::{Copy, Tool, Verify};
 
 const DAY: u64 = 86_400;
 
@@ -22,6 +25,8 @@ Examples:
       --origin relay.example.org --public-url https://relay.example.org
   nexo-server vkey --data-dir /srv/nexo         print the log's key, for clients and auditors
   nexo-server invite --data-dir /srv/nexo --uses 5 --expires 7
+  nexo-server log verify --data-dir /srv/nexo   check everything that is stored, also while serving
+  nexo-server db copy /srv/nexo/nexo.db postgres:///nexo
 
 ";
 
@@ -44,14 +49,47 @@ Files in the data directory (by default $XDG_STATE_HOME/nexo/server):
   nexo.db             the database, unless DB_URL names another
   head.marker         the newest head that was announced; each server has its own
 
-Exit codes: 0 done, 64 usage, 78 configuration; others are printed with their cause.";
+";
+
+const VERIFY: &str = "\
+Reads everything in one state of the database, beside servers that go on, and changes nothing.
+What is found goes to stdout, a line each: kind, place, words. Positions count from 1 (sth_index),
+tiles and bundles from 0. Exit code 0: nothing is wrong; 81: something is; 130: interrupted.
+
+  nexo-server log verify --data-dir /srv/nexo --state /srv/nexo/verified.json
+
+With --state a run verifies only the entries behind those that the last one verified, and all
+that is not in the order of the log. --json prints an object a line, the last one a summary.";
+
+const NEW_ORIGIN: &str = "\
+The way on when the newest database is lost and an older one is refused. The old log ends: its
+database (SQLite), keys and marker are put aside under names that end in .old-<key id>. The new
+log is empty and has new keys and another name. Everything in the old one is signed for the old
+name, so people register again, and clients and auditors that pinned the old key refuse this
+server until they are told the new one. Prints the new vkey.
+
+On PostgreSQL, create a fresh database and name it in DB_URL first. Of servers that share --keys,
+stop all, run this on one, then on each other one, where it only puts the marker aside.
+The same command again finishes what a crash left half done.";
+
+const COPY: &str = "\
+SRC and DST are paths, sqlite:/// or postgres:// URLs, or env:NAME for a variable that holds one.
+A password does not belong on a command line: use env:NAME, PGPASSWORD or ~/.pgpass.
+
+  systemctl stop nexo-server
+  nexo-server db copy /srv/nexo/nexo.db postgres://nexo@db.internal/nexo --keys /srv/nexo
+  # now set DB_URL for the server, keep its data directory, and start it
+
+DST is made and has to be empty; SRC takes no writes meanwhile. Rows are counted on both sides,
+and the entries hashed to the head's root. Exit codes: 73 DST is not empty, 75 SRC is in use, 81 the
+log in SRC does not hold together.";
 
 const TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}\n";
 
 #[derive(Parser)]
 #[command(name = "nexo-server", version, about = "The Nexo relay")]
-#[command(help_template = TEMPLATE, before_help = EXAMPLES, after_help = FILES)]
+#[command(help_template = TEMPLATE, before_help = EXAMPLES, after_help = after_help())]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
@@ -80,6 +118,69 @@ enum Action {
         #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=365))]
         expires: u64,
     },
+    /// Verify the log, or begin a new one
+    #[command(subcommand)]
+    Log(LogAction),
+    /// Carry the database elsewhere
+    #[command(subcommand)]
+    Db(DbAction),
+}
+
+#[derive(Subcommand)]
+enum LogAction {
+    /// Verify every row, entry, tile and head in the database against each other
+    #[command(after_help = VERIFY)]
+    Verify {
+        #[command(flatten)]
+        place: KeyPlace,
+        /// Threads, each with a connection of its own [default: one per core]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: Option<u16>,
+        /// File that keeps what was verified, for the next run to go on from
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the log and begin another one under another name, when the newest database is lost
+    #[command(after_help = NEW_ORIGIN)]
+    NewOrigin {
+        #[command(flatten)]
+        place: KeyPlace,
+        /// The new log's name [default: made from its key]
+        #[arg(long, value_parser = Origin::parse)]
+        origin: Option<Origin>,
+        /// Also where the log could go on as it is
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum DbAction {
+    /// Copy a whole database into an empty one, of the same engine or the other
+    #[command(after_help = COPY)]
+    Copy {
+        /// The database to copy
+        #[arg(value_name = "SRC")]
+        source: String,
+        /// An empty database, or a file to be made
+        #[arg(value_name = "DST")]
+        destination: String,
+        /// Directory with the keys that signed the head of SRC, to verify it
+        #[arg(long, value_name = "DIR", env = "NEXO_KEYS")]
+        keys: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct KeyPlace {
+    #[command(flatten)]
+    place: Place,
+    /// Where log.key and time.key are [default: the data directory]
+    #[arg(long, value_name = "DIR", env = "NEXO_KEYS")]
+    keys: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -158,13 +259,13 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// 0 for help and version, 64 for usage, 78 for configuration (sysexits).
+    /// Done for help and version.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(error) if error.use_stderr() => 64,
-            Self::Usage(_) => 0,
-            Self::Config(_) => 78,
+            Self::Usage(error) if error.use_stderr() => Exit::Usage,
+            Self::Usage(_) => Exit::Done,
+            Self::Config(_) => Exit::Config,
         }
     }
 }
@@ -187,7 +288,39 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<C
             let database = super::database(&data_dir, env)?;
             Command::Invite(InviteOrder { data_dir, database, uses, lifetime: expires * DAY })
         }
+        Some(Action::Log(action)) => Command::Tool(log_tool(action, env)?),
+        Some(Action::Db(DbAction::Copy { source, destination, keys })) => {
+            Command::Tool(Tool::Copy(Copy {
+                source: super::database_given("SRC", &source, env)?,
+                destination: super::database_given("DST", &destination, env)?,
+                keys_dir: keys,
+            }))
+        }
     })
+}
+
+fn log_tool(action: LogAction, env: Env<'_>) -> Result<Tool, ConfigError> {
+    let dirs = |place: KeyPlace| {
+        let data_dir = super::data_dir(place.place.data_dir, env)?;
+        let keys_dir = place.keys.unwrap_or_else(|| data_dir.clone());
+        let database = super::database(&data_dir, env)?;
+        Ok::<_, ConfigError>((data_dir, keys_dir, database))
+    };
+    match action {
+        LogAction::Verify { place, jobs, state, json } => {
+            let (data_dir, keys_dir, database) = dirs(place)?;
+            let jobs = jobs.map(usize::from);
+            Ok(Tool::Verify(Verify { data_dir, keys_dir, database, jobs, state, json }))
+        }
+        LogAction::NewOrigin { place, origin, force } => {
+            let (data_dir, keys_dir, database) = dirs(place)?;
+            Ok(Tool::NewOrigin(origin::Order { data_dir, keys_dir, database, origin, force }))
+        }
+    }
+}
+
+fn after_help() -> String {
+    format!("{FILES}{}", exit::table())
 }
 
 fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
@@ -340,7 +473,7 @@ pub(crate) mod tests {
         assert_eq!(config.database, Database::File("/srv/x.db".into()));
         let bad = |name: &str| (name == "ACCESS_TTL_MIN").then(|| OsString::from("0"));
         let argv = ["nexo-server", "--data-dir", "/d"].map(OsString::from);
-        assert_eq!(parse(argv, &bad).unwrap_err().exit_code(), 78);
+        assert_eq!(parse(argv, &bad).unwrap_err().exit(), Exit::Config);
     }
 
     #[test]
@@ -355,6 +488,43 @@ pub(crate) mod tests {
         assert_eq!(order.database, Database::File("/d/nexo.db".into()));
         let Ok(Command::Invite(order)) = run("nexo-server invite --data-dir /d") else { panic!() };
         assert_eq!((order.uses, order.lifetime), (1, 604_800));
+    }
+
+    #[test]
+    fn the_tools_are_read() {
+        let tool = |line: &str| match run(line) {
+            Ok(Command::Tool(tool)) => tool,
+            other => panic!("{line}: {other:?}"),
+        };
+        let verify = Verify {
+            data_dir: "/d".into(),
+            keys_dir: "/d".into(),
+            database: Database::File("/d/nexo.db".into()),
+            jobs: None,
+            state: None,
+            json: false,
+        };
+        assert_eq!(tool("nexo-server log verify --data-dir /d"), Tool::Verify(verify.clone()));
+        let line = "nexo-server log verify --data-dir /d --keys /k --jobs 3 --state s --json";
+        let (jobs, state) = (Some(3), Some("s".into()));
+        let every = Verify { keys_dir: "/k".into(), jobs, state, json: true, ..verify };
+        assert_eq!(tool(line), Tool::Verify(every));
+        let line = "nexo-server log new-origin --data-dir /d --origin b.test --force";
+        let order = origin::Order {
+            data_dir: "/d".into(),
+            keys_dir: "/d".into(),
+            database: Database::File("/d/nexo.db".into()),
+            origin: Some(Origin::parse("b.test").unwrap()),
+            force: true,
+        };
+        assert_eq!(tool(line), Tool::NewOrigin(order));
+        let copy = Copy {
+            source: Database::File("/a.db".into()),
+            destination: Database::Postgres("postgres://u@h/d".into()),
+            keys_dir: Some("/k".into()),
+        };
+        let line = "nexo-server db copy /a.db postgres://u@h/d --keys /k";
+        assert_eq!(tool(line), Tool::Copy(copy));
     }
 
     #[test]
@@ -377,16 +547,22 @@ pub(crate) mod tests {
             "nexo-server vkey --listen 127.0.0.1:1",
             "nexo-server invite --uses 0",
             "nexo-server invite --expires 366",
+            "nexo-server log",
+            "nexo-server log verify --jobs 0",
+            "nexo-server log verify --origin a",
+            "nexo-server log new-origin --data-dir /d --origin a+b",
+            "nexo-server db copy a",
+            "nexo-server db copy a b c",
             "nexo-server bogus",
         ] {
-            assert_eq!(run(line).unwrap_err().exit_code(), 64, "{line}");
+            assert_eq!(run(line).unwrap_err().exit(), Exit::Usage, "{line}");
         }
     }
 
     #[test]
     fn help_leads_with_examples_and_names_every_variable_and_file() {
         let stop = run("nexo-server --help").unwrap_err();
-        assert_eq!(stop.exit_code(), 0);
+        assert_eq!(stop.exit(), Exit::Done);
         let help = stop.to_string();
         let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word} is not in help"));
         assert!(at("Examples:") < at("Usage:"));
@@ -395,6 +571,9 @@ pub(crate) mod tests {
         {
             at(word);
         }
-        assert_eq!(run("nexo-server --version").unwrap_err().exit_code(), 0);
+        for exit in Exit::ALL {
+            at(&format!("{:>3}  {}", exit.code(), exit.meaning()));
+        }
+        assert_eq!(run("nexo-server --version").unwrap_err().exit(), Exit::Done);
     }
 }

@@ -21,6 +21,7 @@ use nexo_schema::ids::Origin;
 
 use crate::auth::public_url::PublicUrl;
 use crate::store::Database;
+use crate::tools::run::Tool;
 
 /// Looks a variable up in the environment; tests bring their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -42,6 +43,8 @@ pub enum Command {
     },
     /// Make an invite.
     Invite(InviteOrder),
+    /// Do something with the database as a whole.
+    Tool(Tool),
 }
 
 /// An invite to be made.
@@ -146,8 +149,21 @@ pub enum ConfigError {
     #[error("JWT_ISSUER: expected 1 to 255 printable ASCII characters")]
     Issuer,
     /// `DB_URL` is nothing we know.
-    #[error("DB_URL: expected sqlite:///path/to/nexo.db, a path to a file, or postgres://user@host/db")]
+    #[error(
+        "DB_URL: expected sqlite:///path/to/nexo.db, a path to a file, or postgres://user@host/db"
+    )]
     DbUrl,
+    /// An argument names no database.
+    #[error("{0}: expected a path, sqlite:///path/to/nexo.db, postgres://user@host/db or env:NAME")]
+    NoDatabase(&'static str),
+    /// The variable that an argument names is not set.
+    #[error("{0}: the variable it names is not set")]
+    NoVariable(&'static str),
+    /// An argument holds a password.
+    #[error(
+        "{0}: a password on a command line can be read by every process; put the URL into a variable and name that as env:NAME, or use PGPASSWORD or ~/.pgpass"
+    )]
+    PasswordShown(&'static str),
     /// Both `JWT_SECRET` and `JWT_SECRET_FILE` are set.
     #[error("JWT_SECRET and JWT_SECRET_FILE are both set; which one is meant?")]
     TwoSecrets,
@@ -230,6 +246,38 @@ fn database_at(url: &str) -> Result<Database, ConfigError> {
         return Err(ConfigError::DbUrl);
     }
     Ok(Database::File(PathBuf::from(path)))
+}
+
+/// The database that an argument names: as `DB_URL` would, but without a password, or `env:NAME`.
+fn database_given(
+    argument: &'static str,
+    given: &str,
+    env: Env<'_>,
+) -> Result<Database, ConfigError> {
+    let no_database = |_| ConfigError::NoDatabase(argument);
+    if let Some(name) = given.strip_prefix("env:") {
+        let url = env(name).map(OsString::into_string).transpose();
+        let url = url.map_err(|_| ConfigError::NoDatabase(argument))?;
+        let url = url.filter(|url| !url.is_empty()).ok_or(ConfigError::NoVariable(argument))?;
+        return database_at(&url).map_err(no_database);
+    }
+    let database = database_at(given).map_err(no_database)?;
+    match &database {
+        Database::Postgres(url) if shows_password(url) => Err(ConfigError::PasswordShown(argument)),
+        _ => Ok(database),
+    }
+}
+
+/// Whether a URL has a password, before its host or among its options (libpq 34.1.1.2).
+fn shows_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let user = place.rsplit_once('@').map_or("", |(user, _)| user);
+    let named = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default();
+        ["password", "sslpassword"].contains(&name)
+    };
+    user.contains(':') || options.split('&').any(named)
 }
 
 fn jwt_secret(data_dir: &Path, env: Env<'_>) -> Result<SecretSource, ConfigError> {
@@ -323,6 +371,36 @@ pub(crate) mod tests {
             "dir/",
         ] {
             assert!(matches!(file(url), Err(ConfigError::DbUrl)), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_argument_names_a_database_but_no_password() {
+        let given = |text: &str| {
+            let full =
+                env(&[("TARGET", "postgres://u:secret@h/d"), ("BLANK", ""), ("ODD", "x://")]);
+            database_given("DST", text, &full)
+        };
+        assert_eq!(given("/a/b.db").unwrap(), Database::File("/a/b.db".into()));
+        for url in ["postgres://u@h/d", "postgres:///d?host=/run&user=u"] {
+            assert_eq!(given(url).unwrap(), Database::Postgres(url.into()));
+        }
+        let hidden = Database::Postgres("postgres://u:secret@h/d".into());
+        assert_eq!(given("env:TARGET").unwrap(), hidden);
+        for shown in [
+            "postgres://u:secret@h/d",
+            "postgresql://u:se@cret@h/d",
+            "postgres://h/d?user=u&password=secret",
+            "postgres://h/d?sslpassword=secret",
+        ] {
+            let refused = given(shown).unwrap_err();
+            assert!(matches!(refused, ConfigError::PasswordShown("DST")), "{shown}");
+            assert!(!refused.to_string().contains("secret"));
+        }
+        assert!(matches!(given("env:BLANK"), Err(ConfigError::NoVariable("DST"))));
+        assert!(matches!(given("env:NONE"), Err(ConfigError::NoVariable("DST"))));
+        for bad in ["", "env:ODD", "mysql://h/d", ":memory:"] {
+            assert!(matches!(given(bad), Err(ConfigError::NoDatabase("DST"))), "{bad}");
         }
     }
 

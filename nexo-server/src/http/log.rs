@@ -24,8 +24,8 @@ type Answer = Result<Public<Resource>, ApiError>;
 /// The newest head as a signed note (C2SP tlog-tiles, "Checkpoints"). It changes at least once
 /// a minute, so whoever keeps it asks each time whether it is still the newest.
 #[get("/checkpoint")]
-pub(super) fn checkpoint(app: &State<App>) -> Public<Resource> {
-    Public(Resource::text(app.log.head().note.to_vec(), Keep::Ask))
+pub(super) async fn checkpoint(app: &State<App>) -> Public<Resource> {
+    Public(Resource::text(app.newest_head().await.note.to_vec(), Keep::Ask))
 }
 
 #[get("/log/keys")]
@@ -41,8 +41,8 @@ pub(super) fn vkey(app: &State<App>) -> Public<Resource> {
 }
 
 #[get("/log/head")]
-pub(super) fn head(app: &State<App>) -> Answer {
-    let head = app.log.head();
+pub(super) async fn head(app: &State<App>) -> Answer {
+    let head = app.newest_head().await;
     shown(app, head.size, &head.root, head.time, &head.note)
 }
 
@@ -50,9 +50,10 @@ pub(super) fn head(app: &State<App>) -> Answer {
 #[get("/log/head/<size>")]
 pub(super) async fn head_of_size(size: &str, app: &State<App>) -> Answer {
     let size = decimal(size).ok_or_else(|| bad("size: expected a whole number"))?;
+    let newest = app.newest_head().await.size;
     let found = app.store.read(move |conn| head_at(conn, size)).await?;
     let StoredHeadRow { size, root, note, time } = found
-        .filter(|head| head.size <= app.log.head().size)
+        .filter(|head| head.size <= newest)
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "no head was signed at this size"))?;
     shown(app, size, &root, time, &note)
 }
@@ -71,7 +72,7 @@ fn shown(app: &App, size: u64, root: &Hash, time: u64, note: &[u8]) -> Answer {
 #[get("/log/inclusion?<index>&<size>")]
 pub(super) async fn inclusion(index: Option<&str>, size: Option<&str>, app: &State<App>) -> Answer {
     let index = number("index", index)?.ok_or_else(|| bad("index: required, from 0"))?;
-    let size = TreeSize::read(app, "size", size)?;
+    let size = TreeSize::read(app, "size", size).await?;
     let view = app.store.snapshot(move |conn| included(index, size.0, &mut StoredTiles(conn)));
     Ok(Public(Resource::json(&view.await?, size.keep())?))
 }
@@ -99,7 +100,7 @@ pub(super) fn included<T: Tiles<Error = StoreError>>(
 pub(super) async fn consistency(from: Option<&str>, to: Option<&str>, app: &State<App>) -> Answer {
     let from = number("from", from)?.filter(|&from| from > 0);
     let from = from.ok_or_else(|| bad("from: required, at least 1"))?;
-    let size = TreeSize::read(app, "to", to)?;
+    let size = TreeSize::read(app, "to", to).await?;
     let to = size.0;
     if from > to {
         return Err(bad("from: larger than to"));
@@ -123,8 +124,12 @@ impl TreeSize {
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`], [`ErrorCode::NotFound`].
-    pub(super) fn read(app: &App, name: &str, asked: Option<&str>) -> Result<Self, ApiError> {
-        let newest = app.log.head().size;
+    pub(super) async fn read(
+        app: &App,
+        name: &str,
+        asked: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        let newest = app.newest_head().await.size;
         match number(name, asked)? {
             None => Ok(Self(newest, false)),
             Some(size) if size <= newest => Ok(Self(size, true)),

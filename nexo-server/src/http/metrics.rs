@@ -27,7 +27,7 @@ use prometheus_client::metrics::histogram::Histogram as Durations;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use rocket::fairing::{self, AdHoc, Fairing, Kind};
-use rocket::http::ContentType;
+use rocket::http::{ContentType, Method};
 use rocket::{Build, Ignite, Request, Response, Rocket, State, get, routes};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -103,8 +103,8 @@ impl Drop for OpenSocket {
     }
 }
 
-/// When a request came.
-struct Came(Instant);
+/// When a request came, and how: Rocket makes HEAD a GET before it answers.
+struct Came(Instant, Method);
 
 /// Counts what the relay answers. Attached only where somebody reads it.
 #[rocket::async_trait]
@@ -114,13 +114,14 @@ impl Fairing for Metrics {
     }
 
     async fn on_request(&self, request: &mut Request<'_>, _: &mut rocket::Data<'_>) {
-        request.local_cache(|| Came(Instant::now()));
+        let method = request.method();
+        request.local_cache(|| Came(Instant::now(), method));
     }
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
-        let Came(came) = request.local_cache(|| Came(Instant::now()));
+        let Came(came, method) = request.local_cache(|| Came(Instant::now(), request.method()));
         let route = request.route().map_or("none", |route| route.uri.path()).to_owned();
-        let (method, status) = (request.method().as_str(), response.status().code);
+        let (method, status) = (method.as_str(), response.status().code);
         self.durations
             .get_or_create(&Route { route: route.clone() })
             .observe(came.elapsed().as_secs_f64());
@@ -278,13 +279,13 @@ impl Listener {
             let _ = ready.send(at);
             Box::pin(async {})
         }));
-        let rocket = rocket.ignite().await.map_err(told)?;
+        let rocket = rocket.ignite().await.map_err(|error| told(&error))?;
         let stop = rocket.shutdown();
         let ended = tokio::spawn(rocket.launch());
         match listening.await {
             Ok(address) => Ok(Self { address, stop, ended }),
             Err(_) => Err(match ended.await {
-                Ok(Err(error)) => told(error),
+                Ok(Err(error)) => told(&error),
                 Ok(Ok(_)) => "the metrics listener ended at once".to_owned(),
                 Err(error) => error.to_string(),
             }),
@@ -299,7 +300,7 @@ impl Listener {
     }
 }
 
-fn told(error: rocket::Error) -> String {
+fn told(error: &rocket::Error) -> String {
     format!("metrics: {}", error.pretty_print())
 }
 

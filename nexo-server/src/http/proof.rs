@@ -69,7 +69,7 @@ pub(super) async fn message_inclusion(
     caller: Caller,
     app: &State<App>,
 ) -> Result<Resource, ApiError> {
-    let size = TreeSize::read(app, "size", size)?.0;
+    let size = TreeSize::read(app, "size", size).await?.0;
     let index = Named::read(conv_id, msg_id, device_id)?.index(app, caller).await?;
     let view = app.store.snapshot(move |conn| included(index, size, &mut StoredTiles(conn)));
     Resource::json(&view.await?, Keep::Never)
@@ -155,7 +155,7 @@ fn leaf_of(place: u64) -> Result<u64, ApiError> {
 
 /// The proof of a leaf under the newest published head.
 async fn file(app: &App, index: u64) -> Result<String, ApiError> {
-    let head = app.log.head();
+    let head = app.newest_head().await;
     let size = head.size;
     if index >= size {
         return Err(ApiError::new(ErrorCode::NotFound, "the log is not that large"));

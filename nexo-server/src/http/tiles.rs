@@ -30,7 +30,7 @@ pub(super) async fn entries(
     reader: Accepts,
     app: &State<App>,
 ) -> Result<Public<Resource>, ApiError> {
-    let (index, asked) = published(app, 0, &path)?;
+    let (index, asked) = published(app, 0, &path).await?;
     let served = app
         .store
         .read(move |conn| {
@@ -51,7 +51,7 @@ pub(super) async fn tiles(
     let level = decimal(level).and_then(|l| u8::try_from(l).ok()).filter(|&l| l < 64);
     let level =
         level.ok_or_else(|| ApiError::new(ErrorCode::BadRequest, "level: expected 0 to 63"))?;
-    let (index, asked) = published(app, level, &path)?;
+    let (index, asked) = published(app, level, &path).await?;
     let served = app
         .store
         .read(move |conn| {
@@ -64,10 +64,13 @@ pub(super) async fn tiles(
 }
 
 /// The index and width that a path names, if a head that was published implies them.
-fn published(app: &App, level: u8, path: &Path) -> Result<(u64, u16), ApiError> {
+async fn published(app: &App, level: u8, path: &Path) -> Result<(u64, u16), ApiError> {
     let (index, asked) =
         read_path(path).ok_or_else(|| ApiError::new(ErrorCode::NotFound, "not a tile path"))?;
-    if width(app.log.head().size, level, index) < asked {
+    // Only what is not known here can be another server's.
+    if width(app.log.head().size, level, index) < asked
+        && width(app.newest_head().await.size, level, index) < asked
+    {
         return Err(absent());
     }
     Ok((index, asked))
@@ -118,13 +121,16 @@ fn read_path(path: &Path) -> Option<(u64, u16)> {
     let (last, groups) = parts.split_last()?;
     let mut index: u64 = 0;
     for group in groups {
-        index = index * 1000 + three_digits(group.strip_prefix('x')?)?;
-        // One spelling: no leading x000, and nothing beyond what a tree can have.
-        if index == 0 || index > u64::MAX / 1_000_000 {
-            return None;
-        }
+        index = appended(index, group.strip_prefix('x')?)?;
+        // One spelling: no leading x000.
+        (index > 0).then_some(())?;
     }
-    Some((index * 1000 + three_digits(last)?, u16::try_from(hashes).ok()?))
+    Some((appended(index, last)?, u16::try_from(hashes).ok()?))
+}
+
+/// The index with a further group of three digits.
+fn appended(index: u64, group: &str) -> Option<u64> {
+    index.checked_mul(1000)?.checked_add(three_digits(group)?)
 }
 
 fn three_digits(text: &str) -> Option<u64> {

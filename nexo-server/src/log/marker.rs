@@ -42,7 +42,7 @@ pub enum MarkerError {
     },
     /// The marker is of a log with another name, which had entries.
     #[error(
-        "{MARKER_FILE} is of the log {marked}, not of {ours}; this data directory belongs to another log"
+        "{MARKER_FILE} is of the log {marked}, not of {ours}; this data directory belongs to another log (if {ours} was begun in its place: `nexo-server log new-origin` puts the marker aside)"
     )]
     OtherOrigin {
         /// Origin in the marker.
@@ -75,6 +75,41 @@ pub enum MarkerError {
 struct Mark {
     size: u64,
     root: Hash,
+}
+
+/// What a marker says, without its file being opened for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The log's name.
+    pub origin: String,
+    /// Entries of the newest head that was told to anyone.
+    pub size: u64,
+    /// Root of that head.
+    pub root: Hash,
+}
+
+/// The newest head that the marker in `dir` remembers. Creates nothing, and takes the marker of
+/// any log.
+///
+/// # Errors
+/// [`MarkerError::Io`].
+pub fn announced(dir: &Path) -> Result<Option<Announced>, MarkerError> {
+    let path = dir.join(MARKER_FILE);
+    let io = |source| MarkerError::Io { path: path.clone(), source };
+    let file = match File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(io)?,
+    };
+    let mut newest: Option<Announced> = None;
+    for number in 0..2 {
+        let Some((origin, Mark { size, root })) = read(&file, number).map_err(io)? else {
+            continue;
+        };
+        if newest.as_ref().is_none_or(|newest| size >= newest.size) {
+            newest = Some(Announced { origin, size, root });
+        }
+    }
+    Ok(newest)
 }
 
 /// The marker file, open for its one writer.
@@ -194,6 +229,8 @@ mod tests {
     #[test]
     fn the_newest_mark_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
+        assert_eq!(announced(dir.path()).unwrap(), None);
+        assert!(!dir.path().join(MARKER_FILE).exists());
         assert!(open(&dir).is_blank());
         let mode = fs::metadata(dir.path().join(MARKER_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -203,6 +240,8 @@ mod tests {
             marker.set(u64::from(size), [size; 32]).unwrap();
             let mark = Mark { size: u64::from(size), root: [size; 32] };
             assert_eq!(open(&dir).newest, Some(mark));
+            let said = announced(dir.path()).unwrap().unwrap();
+            assert_eq!((said.origin.as_str(), said.size, said.root), ("a", mark.size, mark.root));
         }
         assert_eq!(fs::metadata(dir.path().join(MARKER_FILE)).unwrap().len(), 1024);
     }

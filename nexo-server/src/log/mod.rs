@@ -46,7 +46,7 @@ pub use ledger::{
     Staged, Staging, Stored, StoredHead, TailWrite,
 };
 pub use load::LoadError;
-pub use marker::{MARKER_FILE, MarkerError};
+pub use marker::{Announced, MARKER_FILE, MarkerError, announced};
 pub use proof::{ProofError, Tiles, consistency, inclusion, width};
 pub use recent::{Layered, RecentTiles};
 pub use sequencer::Halt;

@@ -414,7 +414,10 @@ pub(super) mod tests {
     #[test]
     fn empty_rooms_are_forgotten() {
         let rooms = Rooms::default();
-        let open = || (rooms.lock().conversations.len(), rooms.lock().accounts.len());
+        let open = || {
+            let open = rooms.lock();
+            (open.conversations.len(), open.accounts.len())
+        };
         let seats = [rooms.enter(conv(1)), rooms.enter(conv(1))];
         let bells = [rooms.listen(account(1)), rooms.listen(account(1))];
         let [one, two] = seats;

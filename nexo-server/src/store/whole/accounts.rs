@@ -101,6 +101,7 @@ pub fn accounts_from(
         .order((key_events::account_id, key_events::seq))
         .select((key_events::account_id, key_events::sth_index, key_events::seq, key_events::event))
         .load::<(Vec<u8>, i64, i64, Vec<u8>)>(conn)?;
-    let place = |(account_id, sth_index, seq, event)| EventPlace { account_id, sth_index, seq, event };
+    let place =
+        |(account_id, sth_index, seq, event)| EventPlace { account_id, sth_index, seq, event };
     Ok(AccountPage { accounts, devices, events: events.into_iter().map(place).collect() })
 }

@@ -174,7 +174,8 @@ fn surplus(all: &mut Vec<Rule>, size: u64) {
     let full = size / TILE_WIDTH as u64;
     let beyond = format!("t.idx < 0 OR t.idx >= {full}");
     rule("bundles", &["idx"], "the log has no full bundle there", beyond);
-    let mut tiles = format!("t.idx < 0 OR t.level < 0 OR t.level > 7 OR (t.level = 0 AND t.idx >= {full})");
+    let mut tiles =
+        format!("t.idx < 0 OR t.level < 0 OR t.level > 7 OR (t.level = 0 AND t.idx >= {full})");
     for level in 1..8 {
         let there = level_hashes(size, level).div_ceil(TILE_WIDTH as u64);
         tiles.push_str(&format!(" OR (t.level = {level} AND t.idx >= {there})"));

@@ -216,8 +216,7 @@ fn deleting(conn: &mut Conn, rows: &[MessageRow]) -> Result<Vec<DeletionRow>, St
 
 fn heads_around(conn: &mut Conn, from: i64, to: i64) -> Result<Vec<HeadRow>, StoreError> {
     let before = heads::table.filter(heads::size.lt(from)).order(heads::size.desc());
-    let mut found: Vec<HeadRow> =
-        before.first::<HeadRow>(conn).optional()?.into_iter().collect();
+    let mut found: Vec<HeadRow> = before.first::<HeadRow>(conn).optional()?.into_iter().collect();
     let inside = heads::table.filter(heads::size.between(from, to)).order(heads::size);
     found.extend(inside.load::<HeadRow>(conn)?);
     let behind = heads::table.filter(heads::size.gt(to)).order(heads::size);

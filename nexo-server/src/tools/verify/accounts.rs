@@ -158,8 +158,7 @@ fn native(row: &AccountRow, devices: &[&DeviceRow], events: &[&EventPlace]) -> V
         return Err(account("its id is not the hash of its genesis event"));
     }
     let event = Event::decode(&first.event).map_err(|_| account("its genesis cannot be read"))?;
-    let genesis =
-        Genesis::decode(event.body).map_err(|_| account("its genesis cannot be read"))?;
+    let genesis = Genesis::decode(event.body).map_err(|_| account("its genesis cannot be read"))?;
     if genesis.handle != row.handle.as_bytes() {
         return Err(account("its genesis event is of another handle"));
     }
@@ -206,8 +205,7 @@ fn plain(
         return Err(device("its device is not as a plain account's is"));
     }
     let label = hash(&entry::label(origin.as_str(), &row.handle));
-    let record =
-        entry::plain_key_record(origin.as_str(), &row.handle, &id, &one.device_id, &key);
+    let record = entry::plain_key_record(origin.as_str(), &row.handle, &id, &one.device_id, &key);
     let made = Logged::PlainKey { label, record: hash(&record) };
     match logged {
         Some(logged) if logged != made => {

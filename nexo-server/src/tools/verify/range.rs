@@ -6,13 +6,15 @@
 //!
 //! Ranges know nothing of each other, so any thread may take any; `tree.rs` joins them in order.
 
+use nexo_schema::checkpoint::{Checkpoint, Note};
+
 use super::accounts::Claimed;
 use super::entry::Logged;
 use super::findings::{Findings, Kind};
 use super::peaks::Peaks;
 use super::step::{CHECKS, Step};
-use crate::log::{Hash, LogKeys, TILE_WIDTH, bundle_entries, leaf_hash, tile_hashes};
-use crate::store::whole::{HeadRow, Rule, broken, bundle_at, span, stored_tile, tail_rows};
+use crate::log::{Hash, LogKeys, TILE_WIDTH, bundle_entries, empty_root, leaf_hash, tile_hashes};
+use crate::store::whole::{HeadRow, Rule, bundle_at, span, stored_tile, tail_rows};
 use crate::store::{Conn, StoreError};
 
 /// Entries in a bundle.
@@ -78,12 +80,12 @@ impl Bundles {
 }
 
 /// A root that somebody signed or announced.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
     /// Entries in the tree.
     pub(super) size: u64,
     /// The root said to be theirs.
-    pub(super) root: Vec<u8>,
+    pub(super) root: Hash,
     /// Who says so.
     pub(super) by: ClaimBy,
 }
@@ -205,7 +207,7 @@ impl Hashing {
             }
             other => {
                 missing(index, width, other.as_ref().map(Option::as_ref), checks.findings);
-                (vec![None; width], self.from_tile(conn, index, width)?)
+                (vec![None; width], self.tile_instead(conn, index, width)?)
             }
         };
         let rows = span(conn, first, first + width as u64 - 1)?;
@@ -226,7 +228,7 @@ impl Hashing {
     }
 
     /// Where entries are gone, the stored hashes still tell whether the rest of the tree is right.
-    fn from_tile(
+    fn tile_instead(
         &mut self,
         conn: &mut Conn,
         index: u64,
@@ -275,32 +277,48 @@ fn read(entries: &[&[u8]], first: u64, findings: &Findings) -> Vec<Option<Logged
 }
 
 /// Says what is wrong with a bundle whose entries cannot be had.
-fn missing(
-    index: u64,
-    width: usize,
-    found: Option<Option<&Vec<&[u8]>>>,
-    findings: &Findings,
-) {
+fn missing(index: u64, width: usize, found: Option<Option<&Vec<&[u8]>>>, findings: &Findings) {
     let what = match found {
         None => "it is missing".to_owned(),
         Some(None) => "the lengths of its entries do not add up".to_owned(),
         Some(Some(entries)) => format!("it holds {} entries, not {width}", entries.len()),
     };
-    let place =
-        if width < TILE_WIDTH { "tail".to_owned() } else { format!("bundles {index}") };
+    let place = if width < TILE_WIDTH { "tail".to_owned() } else { format!("bundles {index}") };
     findings.add(Kind::Bundle, index, place, what);
 }
 
-/// The roots that heads and marker claim, by size.
+/// The roots that heads and marker claim, by size. Of a head whose row and note differ there is
+/// no telling which is meant; that they differ is found by a check of its own.
 fn claims(heads: &[HeadRow], checks: &Checks<'_>) -> Vec<Claim> {
     let signed = heads.iter().filter_map(|row| {
-        let size = u64::try_from(row.size).ok()?;
-        // What was signed counts; whether the row says the same is a check of its own.
-        let note = checks.keys.verify_own(&row.note).ok().filter(|own| own.size == size);
-        let root = note.map_or_else(|| row.root.clone(), |own| own.root.to_vec());
-        Some(Claim { size, root, by: ClaimBy::Head })
+        let note = Note::parse(&row.note).ok()?;
+        let said = Checkpoint::parse(note.text).ok()?;
+        let agree = i64::try_from(said.size) == Ok(row.size) && said.root[..] == row.root;
+        agree.then_some(Claim { size: said.size, root: said.root, by: ClaimBy::Head })
     });
-    let mut all: Vec<Claim> = signed.chain(checks.marked.clone()).collect();
+    let mut all: Vec<Claim> = signed.chain(checks.marked).collect();
     all.sort_by_key(|claim| claim.size);
     all
+}
+
+/// The root that the entries hash to, read one bundle after the other; `None` if some are missing.
+pub(super) fn entries_root(
+    conn: &mut Conn,
+    size: u64,
+    told: &dyn Fn(u64),
+) -> Result<Option<Hash>, StoreError> {
+    let bundles = Bundles::open(conn, size, &Findings::default())?;
+    let mut peaks = Peaks::default();
+    for index in 0..size.div_ceil(WIDTH) {
+        let bytes = bundles.bytes(conn, index)?.unwrap_or_default();
+        let entries = bundle_entries(&bytes).unwrap_or_default();
+        if entries.len() != bundles.width(index) {
+            return Ok(None);
+        }
+        for entry in &entries {
+            peaks.push(0, leaf_hash(entry));
+        }
+        told(entries.len() as u64);
+    }
+    Ok(Some(peaks.root(None).unwrap_or_else(empty_root)))
 }

@@ -216,9 +216,11 @@ fn key_event(step: &Step<'_>, row: &EventRow) -> Verdict {
     if row.seq == 0 {
         return genesis(step, row, &read, &label);
     }
-    let before = step.rows.earlier.iter().find(|before| {
-        before.account_id == row.account_id && before.seq == row.seq - 1
-    });
+    let before = step
+        .rows
+        .earlier
+        .iter()
+        .find(|before| before.account_id == row.account_id && before.seq == row.seq - 1);
     let before = before.ok_or("the event before it is not there")?;
     same(&hash(&before.event), &read.prev, "it does not follow the event before it")?;
     same(&read.account, &row.account_id, "it is of another account")
@@ -313,7 +315,11 @@ pub(super) fn head(keys: &LogKeys, row: &HeadRow) -> Verdict {
     let agree = i64::try_from(own.size) == Ok(row.size)
         && own.root[..] == row.root
         && i64::try_from(own.time) == Ok(row.time);
-    if agree { Ok(()) } else { Err("its note is of another size, root or time than its row".into()) }
+    if agree {
+        Ok(())
+    } else {
+        Err("its note is of another size, root or time than its row".into())
+    }
 }
 
 fn same(computed: &Hash, stored: &[u8], otherwise: &str) -> Verdict {

@@ -1,14 +1,14 @@
 //! What to run: words and numbers, no action.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use nexo_scripts::process;
 
 use crate::bare::BareArgs;
-use crate::drive::Shape;
-use crate::loopback;
+use crate::shape::{Shape, Talk};
 
 const ABOUT: &str = "\
 Measures how many durable, acknowledged messages a second a relay takes
@@ -16,6 +16,8 @@ Measures how many durable, acknowledged messages a second a relay takes
 Examples:
   A relay of its own, in a directory that goes afterwards:
     load --spawn target/release/nexo-server
+  SQLite, PostgreSQL, and two servers on one PostgreSQL:
+    load --spawn target/release/nexo-server --postgres
   One that runs already, with --rate-limit off:
     load --server http://127.0.0.1:8000 --pid \"$(pidof nexo-server)\"";
 
@@ -49,6 +51,20 @@ pub(crate) struct Plan {
     /// Its process, for the CPU time
     #[arg(long, value_name = "PID", conflicts_with = "spawn")]
     pub(crate) pid: Option<u32>,
+    /// Compare engines: a relay on SQLite, one on a PostgreSQL of this run, and two on another
+    /// database of it with half of the clients each
+    #[arg(long, conflicts_with = "server")]
+    pub(crate) postgres: bool,
+    /// What to measure, of: rest-one, rest, ws-one, ws, ws-receipts, ws-seed [default: all; with
+    /// --postgres the first four]
+    #[arg(
+        long,
+        value_name = "CASE",
+        value_enum,
+        value_delimiter = ',',
+        hide_possible_values = true
+    )]
+    pub(crate) cases: Vec<Case>,
     /// Concurrent REST clients, each with one request in flight
     #[arg(long, value_name = "CLIENTS", default_value_t = 64, value_parser = count)]
     pub(crate) rest: usize,
@@ -72,23 +88,85 @@ pub(crate) struct Plan {
     pub(crate) dir: Option<PathBuf>,
 }
 
+/// Something that can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// One REST client.
+    RestOne,
+    /// As many as `--rest` says.
+    Rest,
+    /// One WebSocket with one message in flight.
+    WsOne,
+    /// As many of both as `--ws` says.
+    Ws,
+    /// The same, and a receipt in every acknowledgement.
+    WsReceipts,
+    /// The same in the seed's envelopes.
+    WsSeed,
+}
+
+/// One client alone, then many, over each corridor.
+const CASES: [Case; 6] =
+    [Case::RestOne, Case::Rest, Case::WsOne, Case::Ws, Case::WsReceipts, Case::WsSeed];
+
+/// How many of them make sense of two engines: acknowledgements come from above both.
+const ENGINE_CASES: usize = 4;
+
+/// Where the relay comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Relay<'a> {
+    /// It is started from this program.
+    Spawn(&'a Path),
+    /// It is there.
+    Runs {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Its process, where known.
+        pid: Option<u32>,
+    },
+}
+
 impl Plan {
-    /// What is measured: one client alone, then many, over each corridor.
+    /// What is measured.
     pub(crate) fn cases(&self) -> Vec<Shape> {
-        let (connections, in_flight) = self.ws;
-        let cases = [
-            Shape::Rest { clients: 1 },
-            Shape::Rest { clients: self.rest },
-            Shape::Socket { connections: 1, in_flight: 1 },
-            Shape::Socket { connections, in_flight },
-        ];
+        let usual = if self.postgres { &CASES[..ENGINE_CASES] } else { &CASES[..] };
+        let cases = if self.cases.is_empty() { usual } else { &self.cases };
         let mut distinct: Vec<Shape> = Vec::new();
-        for case in cases {
-            if !distinct.contains(&case) {
-                distinct.push(case);
+        for shape in cases.iter().map(|&case| self.shape(case)) {
+            if !distinct.contains(&shape) {
+                distinct.push(shape);
             }
         }
         distinct
+    }
+
+    fn shape(&self, case: Case) -> Shape {
+        let (connections, in_flight) = self.ws;
+        let many = |talk| Shape::Socket { connections, in_flight, talk };
+        match case {
+            Case::RestOne => Shape::Rest { clients: 1 },
+            Case::Rest => Shape::Rest { clients: self.rest },
+            Case::WsOne => Shape::Socket { connections: 1, in_flight: 1, talk: Talk::Acks },
+            Case::Ws => many(Talk::Acks),
+            Case::WsReceipts => many(Talk::Receipts),
+            Case::WsSeed => many(Talk::Seed),
+        }
+    }
+
+    /// The relay to compare with the bare loop.
+    pub(crate) fn relay(&self) -> Relay<'_> {
+        match &self.spawn {
+            Some(program) => Relay::Spawn(program),
+            None => Relay::Runs {
+                address: self.server.expect("clap asks for --server where there is no --spawn"),
+                pid: self.pid,
+            },
+        }
+    }
+
+    /// The program whose engines are to be compared, if that is asked for.
+    pub(crate) fn both_engines(&self) -> Option<&Path> {
+        self.spawn.as_deref().filter(|_| self.postgres)
     }
 
     /// The measured window.
@@ -98,7 +176,7 @@ impl Plan {
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    loopback(text).ok_or("expected http://ADDRESS:PORT, with a numeric address")
+    process::address(text).ok_or("expected http://ADDRESS:PORT, with a numeric address")
 }
 
 /// A relay on two cores is full long before.
@@ -142,14 +220,33 @@ mod tests {
         let plan = plan("load --spawn nexo-server --rest 8 --ws 4x16 --seconds 2").unwrap();
         assert_eq!((plan.rest, plan.ws, plan.seconds, plan.rounds), (8, (4, 16), 2, 2));
         let shapes: Vec<String> = plan.cases().iter().map(ToString::to_string).collect();
-        assert_eq!(shapes, ["REST 1 x 1", "REST 8 x 1", "WS 1 x 1", "WS 4 x 16"]);
+        let (receipts, seed) = ("WS 4 x 16, receipts", "WS 4 x 16, seed");
+        let expected = ["REST 1 x 1", "REST 8 x 1", "WS 1 x 1", "WS 4 x 16", receipts, seed];
+        assert_eq!(shapes, expected);
+        assert_eq!(plan.relay(), Relay::Spawn(Path::new("nexo-server")));
+        assert_eq!(plan.both_engines(), None);
     }
 
     #[test]
     fn one_client_is_not_measured_twice() {
         let plan = plan("load --server http://127.0.0.1:8000 --rest 1 --ws 1x1").unwrap();
-        assert_eq!(plan.cases().len(), 2);
-        assert_eq!(plan.server, Some("127.0.0.1:8000".parse().unwrap()));
+        assert_eq!(plan.cases().len(), 4);
+        let address = "127.0.0.1:8000".parse().unwrap();
+        assert_eq!(plan.relay(), Relay::Runs { address, pid: None });
+    }
+
+    #[test]
+    fn cases_are_chosen_by_name() {
+        let plan = plan("load --spawn a --cases ws-seed,rest").unwrap();
+        let shapes: Vec<String> = plan.cases().iter().map(ToString::to_string).collect();
+        assert_eq!(shapes, ["WS 64 x 32, seed", "REST 64 x 1"]);
+    }
+
+    #[test]
+    fn engines_are_compared_without_the_bare_loop() {
+        let plan = plan("load --spawn a --postgres").unwrap();
+        assert_eq!(plan.both_engines(), Some(Path::new("a")));
+        assert_eq!(plan.cases().len(), 4);
     }
 
     #[test]
@@ -160,6 +257,8 @@ mod tests {
             "load --spawn a --pid 1",
             "load --server https://127.0.0.1:1",
             "load --server http://localhost:1",
+            "load --server http://127.0.0.1:1 --postgres",
+            "load --spawn a --cases all",
             "load --spawn a --rest 0",
             "load --spawn a --ws 64",
             "load --spawn a --ws 64x257",

@@ -1,60 +1,21 @@
-//! One measured window of one shape of load on one server.
+//! One measured window of one shape of load on one or more servers.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nexo_schema::bytes::to_base64;
-use serde::Deserialize;
+use nexo_scripts::account::Seat;
+use nexo_scripts::http::HttpError;
+use nexo_scripts::process::cpu_time;
+use nexo_scripts::stats::{Sample, Window};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 
-use crate::account::Seat;
-use crate::http::HttpError;
-use crate::process::cpu_time;
-use crate::stats::{Sample, Window};
+use crate::shape::{Letters, Shape};
 use crate::{rest, socket};
 
 /// How long after the window the last answers may come.
 const DRAIN: Duration = Duration::from_secs(30);
-
-/// What clients do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// REST, keep-alive, one request in flight each.
-    Rest {
-        /// How many.
-        clients: usize,
-    },
-    /// WebSockets.
-    Socket {
-        /// How many.
-        connections: usize,
-        /// Messages in flight on each.
-        in_flight: usize,
-    },
-}
-
-impl Shape {
-    /// Accounts it takes.
-    pub(crate) fn seats(&self) -> usize {
-        match *self {
-            Self::Rest { clients } => clients,
-            Self::Socket { connections, .. } => connections,
-        }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rest { clients } => write!(f, "REST {clients} x 1"),
-            Self::Socket { connections, in_flight } => write!(f, "WS {connections} x {in_flight}"),
-        }
-    }
-}
 
 /// How long, and with what.
 #[derive(Debug, Clone, Copy)]
@@ -67,13 +28,13 @@ pub(crate) struct Phase {
     pub(crate) payload: usize,
 }
 
-/// A server under load.
+/// Servers under load that share one log; clients are dealt out to them in turn.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// Its process, where known.
-    pub(crate) pid: Option<u32>,
+    /// Where they listen; at least one.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Processes whose time counts; none where they are not known.
+    pub(crate) pids: Vec<u32>,
     /// Who may write what.
     pub(crate) seats: Arc<Vec<Seat>>,
 }
@@ -126,15 +87,18 @@ pub(crate) async fn drive(
     let opens = Instant::now() + phase.warm_up;
     let window = Window { opens, shuts: opens + phase.measured };
     let mut workers = JoinSet::new();
-    for seat in target.seats.iter().take(shape.seats()).cloned() {
+    let seats = target.seats.iter().take(shape.seats()).cloned();
+    for (seat, &address) in seats.zip(target.addresses.iter().cycle()) {
         let letters = Letters::new(&seat, shape, phase.payload);
-        let worker = Worker { address: target.address, seat, window, letters };
+        let worker = Worker { address, seat, window, letters };
         match shape {
             Shape::Rest { .. } => workers.spawn(rest::work(worker)),
-            Shape::Socket { in_flight, .. } => workers.spawn(socket::work(worker, in_flight)),
+            Shape::Socket { in_flight, talk, .. } => {
+                workers.spawn(socket::work(worker, in_flight, talk))
+            }
         };
     }
-    let cpu = cpu_between(target.pid, window);
+    let cpu = cpu_between(&target.pids, window);
     let all = async {
         let mut sample = Sample::default();
         while let Some(done) = workers.join_next().await {
@@ -151,86 +115,11 @@ pub(crate) async fn drive(
     Ok(sample)
 }
 
-/// CPU time a process uses within the window.
-async fn cpu_between(pid: Option<u32>, window: Window) -> Option<Duration> {
+/// CPU time that the processes use within the window; `None` if one cannot be asked.
+async fn cpu_between(pids: &[u32], window: Window) -> Option<Duration> {
+    let used = || pids.iter().map(|&pid| cpu_time(pid)).sum::<Option<Duration>>();
     sleep_until(window.opens.into()).await;
-    let before = cpu_time(pid?);
+    let before = used().filter(|_| !pids.is_empty());
     sleep_until(window.shuts.into()).await;
-    cpu_time(pid?)?.checked_sub(before?)
-}
-
-/// A worker's messages: all alike but for the id, which holds the message's number.
-#[derive(Debug, Clone)]
-pub(crate) struct Letters {
-    before_id: String,
-    lane: u32,
-    after_id: &'static str,
-}
-
-/// Workers so far in this process: no two use the same ids.
-static LANES: AtomicU32 = AtomicU32::new(0);
-
-impl Letters {
-    fn new(seat: &Seat, shape: Shape, payload: usize) -> Self {
-        // What a server does with ciphertext does not depend on its bits.
-        let cipher = to_base64(&vec![0x5a; payload]);
-        let conv = &seat.conv;
-        let version = if matches!(shape, Shape::Socket { .. }) { r#""ver":1,"# } else { "" };
-        Self {
-            before_id: format!(
-                r#"{{{version}"conv_id":"{conv}","cipher":"{cipher}","ad":{{"type":"text"}},"msg_id":""#
-            ),
-            lane: LANES.fetch_add(1, Ordering::Relaxed),
-            after_id: r#""}"#,
-        }
-    }
-
-    /// Message `number`, as JSON.
-    pub(crate) fn write(&self, number: u64) -> String {
-        let Self { before_id, lane, after_id } = self;
-        format!("{before_id}{lane:08x}{number:024x}{after_id}")
-    }
-
-    /// The number of the message with this id, if it is one of these.
-    pub(crate) fn number(&self, msg_id: &str) -> Option<u64> {
-        let (lane, number) = msg_id.split_at_checked(8)?;
-        (u32::from_str_radix(lane, 16) == Ok(self.lane))
-            .then(|| u64::from_str_radix(number, 16).ok())
-            .flatten()
-    }
-}
-
-/// What both servers answer about a message: bare in a frame, inside `message` over REST.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Placed<'a> {
-    /// Which one; absent in notices.
-    #[serde(default)]
-    pub(crate) msg_id: Option<&'a str>,
-    /// Its place in the log, from 1; absent in notices.
-    #[serde(default)]
-    pub(crate) sth_index: Option<u64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nexo_schema::http::SendRequest;
-    use nexo_schema::ws::Submit;
-
-    #[test]
-    fn letters_are_what_the_contract_says_and_are_known_again() {
-        let seat = Seat { token: "t".into(), conv: "ab".repeat(32) };
-        let rest = Letters::new(&seat, Shape::Rest { clients: 1 }, 300);
-        let text = rest.write(77);
-        let request: SendRequest = serde_json::from_str(&text).unwrap();
-        assert_eq!(request.cipher.len(), 400);
-        let msg_id = request.msg_id.unwrap();
-        assert!(msg_id.native_bytes().is_some());
-        assert_eq!(rest.number(msg_id.as_str()), Some(77));
-        let socket = Letters::new(&seat, Shape::Socket { connections: 1, in_flight: 1 }, 1);
-        let frame: Submit = serde_json::from_str(&socket.write(1)).unwrap();
-        assert_eq!((frame.ver, frame.conv_id.to_string()), (1, seat.conv));
-        assert_eq!(socket.number(msg_id.as_str()), None, "another worker's");
-        assert_eq!(socket.number("é"), None);
-    }
+    used()?.checked_sub(before?)
 }

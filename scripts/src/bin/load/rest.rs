@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
-use crate::drive::{DriveError, Placed, Worker};
-use crate::http::{Connection, HttpError};
-use crate::stats::Sample;
+use crate::drive::{DriveError, Worker};
+use crate::shape::Placed;
+use nexo_scripts::http::{Connection, HttpError};
+use nexo_scripts::stats::Sample;
 
 /// The part of the answer that is looked at.
 #[derive(Deserialize)]

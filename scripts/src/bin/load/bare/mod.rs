@@ -2,10 +2,13 @@
 //!
 //! The same web server, the same request and acknowledgement bytes, the same tables, indexes
 //! and pragmas, the same group commit by one writer, one Ed25519 signature a batch, and rows of
-//! the same size for tiles, bundles and heads. Nothing else: no tokens, no look-ups, no checks,
-//! no hashing, no tree, no room to fan out to, nothing read back from the database. It runs as
-//! a process of its own, as the relay does.
+//! the same size for tiles, bundles, tail and heads. Nothing else: no tokens, no look-ups, no
+//! checks, no hashing, no tree, no room to fan out to, no bells, nothing read back from the
+//! database. It runs as a process of its own, as the relay does.
+//!
+//! Beside it [`Commits`]: what one client alone is compared with.
 
+mod frames;
 mod store;
 mod web;
 mod writer;
@@ -16,9 +19,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nexo_schema::ids::ConvId;
+use nexo_scripts::account::{Seat, name};
+use nexo_scripts::stats::Sample;
 
-use crate::account::{Seat, name};
-use crate::stats::Sample;
+use crate::CommitSamples;
 use store::Store;
 
 /// Why the bare loop does not run.
@@ -65,7 +69,8 @@ pub(crate) fn serve(args: &BareArgs) -> ExitCode {
 
 /// Seat `number` of the bare loop: a request from it is as long as from one at the relay.
 pub(crate) fn seat(number: usize, token: &str) -> Seat {
-    Seat { token: token.to_owned(), conv: conversation(number).to_string() }
+    let conv = conversation(number);
+    Seat { token: token.to_owned(), device: device(&conv), conv: conv.to_string() }
 }
 
 /// The conversation of seat `number`: the number itself, in 32 bytes.
@@ -82,22 +87,48 @@ fn device(conv: &ConvId) -> String {
     name([0; 4], usize::try_from(number).unwrap_or(usize::MAX))
 }
 
-/// Commits one message and one head at a time for `length`: what the disk and SQLite allow
-/// whoever does not batch.
-///
-/// # Errors
-/// [`BareError`].
-pub(crate) fn commits(dir: &Path, length: Duration) -> Result<Sample, BareError> {
-    let mut store = Store::create(&dir.join("commits"), 1)?;
-    let mut sample = Sample::default();
-    let begin = Instant::now();
-    while begin.elapsed() < length {
-        let start = Instant::now();
-        store.commit_row(300)?;
-        sample.took(start.elapsed());
+/// Lone commits, one at a time: what the disk and SQLite allow whoever does not batch.
+pub(crate) struct Commits {
+    /// Of one row, and of all that one message writes; each in a database of its own.
+    stores: [Store; 2],
+    samples: [Sample; 2],
+}
+
+impl Commits {
+    /// Makes the databases in `dir`.
+    ///
+    /// # Errors
+    /// [`BareError`].
+    pub(crate) fn open(dir: &Path) -> Result<Self, BareError> {
+        let store = |name| Store::create(&dir.join(name), 1);
+        let stores = [store("commit-row")?, store("commit-message")?];
+        Ok(Self { stores, samples: Default::default() })
     }
-    sample.measured = begin.elapsed();
-    Ok(sample)
+
+    /// Commits for `length`, half of it rows and half of it messages of `payload` bytes.
+    ///
+    /// # Errors
+    /// [`BareError`].
+    pub(crate) fn measure(&mut self, length: Duration, payload: usize) -> Result<(), BareError> {
+        let commits = [Store::commit_row, Store::commit_message];
+        for ((store, sample), commit) in self.stores.iter_mut().zip(&mut self.samples).zip(commits)
+        {
+            let begin = Instant::now();
+            while begin.elapsed() < length / 2 {
+                let start = Instant::now();
+                commit(store, payload)?;
+                sample.took(start.elapsed());
+            }
+            sample.measured += begin.elapsed();
+        }
+        Ok(())
+    }
+
+    /// What was measured, with the names the table gives it.
+    pub(crate) fn samples(self) -> CommitSamples {
+        let [row, message] = self.samples;
+        [("commit of 1 row", row), ("commit of 1 message", message)]
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +146,11 @@ mod tests {
     #[test]
     fn commits_are_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let summary = commits(dir.path(), Duration::from_millis(50)).unwrap().summary();
-        assert!(summary.rate > 0.0 && summary.p50 > 0.0);
+        let mut commits = Commits::open(dir.path()).unwrap();
+        commits.measure(Duration::from_millis(100), 300).unwrap();
+        for (name, sample) in commits.samples() {
+            let summary = sample.summary();
+            assert!(summary.rate > 0.0 && summary.p50 > 0.0, "{name}");
+        }
     }
 }

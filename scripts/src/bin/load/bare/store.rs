@@ -24,11 +24,11 @@ const FIRST_HEAD: &str = "INSERT INTO log_head (id, origin, size, root, note, ti
 /// Hashes in a tile, entries in a bundle.
 const TILE: usize = 256;
 /// Bytes of a hash.
-const HASH: usize = 32;
+pub(super) const HASH: usize = 32;
 /// Bytes of a message's entry with its length in front: `enc("nexo/1/leaf", [kind, hash])`.
 const ENTRY: usize = 2 + 4 + 11 + 4 + 4 + 1 + 4 + HASH;
 /// Bytes of a signed head with its two signatures.
-const NOTE: usize = 380;
+pub(super) const NOTE: usize = 380;
 
 diesel::table! {
     messages (sth_index) {
@@ -57,6 +57,13 @@ diesel::table! {
 diesel::table! {
     bundles (idx) {
         idx -> BigInt,
+        entries -> Binary,
+    }
+}
+
+diesel::table! {
+    tail (start) {
+        start -> BigInt,
         entries -> Binary,
     }
 }
@@ -131,22 +138,37 @@ impl Store {
         Ok(first.unsigned_abs())
     }
 
-    /// Commits one message of `payload` bytes, and a head, without tiles or a signature.
-    pub(super) fn commit_row(&mut self, payload: usize) -> Result<(), BareError> {
+    /// Commits what one message makes the relay write, alone, without a signature: the
+    /// message of `payload` bytes, the log's edge and its head.
+    pub(super) fn commit_message(&mut self, payload: usize) -> Result<(), BareError> {
+        let message = self.next(payload);
         let Self { conn, size, .. } = self;
-        *size += 1;
-        let message = Message {
-            conv: conversation(0).0,
-            msg_id: format!("{size:032x}"),
-            device: device(&conversation(0)),
-            cipher: vec![0x5a; payload],
-            ad: br#"{"type":"text"}"#.to_vec(),
-        };
         conn.immediate_transaction(|conn| {
             insert(conn, &message, *size, 0)?;
+            write_edge(conn, *size - 1, *size)?;
             store_head(conn, *size, &[0; NOTE], 0)
         })?;
         Ok(())
+    }
+
+    /// Commits the row of one message, alone.
+    pub(super) fn commit_row(&mut self, payload: usize) -> Result<(), BareError> {
+        let message = self.next(payload);
+        let Self { conn, size, .. } = self;
+        conn.immediate_transaction(|conn| insert(conn, &message, *size, 0))?;
+        Ok(())
+    }
+
+    /// A message for the next place, which is taken.
+    fn next(&mut self, payload: usize) -> Message {
+        self.size += 1;
+        Message {
+            conv: conversation(0).0,
+            msg_id: format!("{:032x}", self.size),
+            device: device(&conversation(0)),
+            cipher: vec![0x5a; payload],
+            ad: br#"{"type":"text"}"#.to_vec(),
+        }
     }
 }
 
@@ -185,27 +207,48 @@ fn insert(conn: &mut SqliteConnection, message: &Message, place: i64, now: i64) 
         .map(drop)
 }
 
-/// The tiles and bundles that a log growing from `from` to `to` entries writes again: every
-/// one that changes, at every level, filled as far as it is by then.
+/// What a log growing from `from` to `to` entries writes of its edge. Level 0 and bundles are
+/// written once they are full, and the entries behind them are added to the tail; tiles above
+/// are written again whenever they grow.
 fn write_edge(conn: &mut SqliteConnection, from: i64, to: i64) -> QueryResult<()> {
     let filler = [0xa5; TILE * ENTRY];
-    for (level, shift) in [(0, 0), (1, 8), (2, 16)] {
+    let (tile, full) = (TILE as i64, to >> 8);
+    for index in from >> 8..full {
+        put_tile(conn, 0, index, &filler[..TILE * HASH])?;
+        diesel::insert_into(bundles::table)
+            .values((bundles::idx.eq(index), bundles::entries.eq(&filler[..])))
+            .execute(conn)?;
+    }
+    for (level, shift) in [(1, 8), (2, 16)] {
         for (index, width) in changed(from >> shift, to >> shift) {
-            diesel::replace_into(tiles::table)
-                .values((
-                    tiles::level.eq(level),
-                    tiles::idx.eq(index),
-                    tiles::hashes.eq(&filler[..width * HASH]),
-                ))
-                .execute(conn)?;
+            put_tile(conn, level, index, &filler[..width * HASH])?;
         }
     }
-    for (index, width) in changed(from, to) {
-        diesel::replace_into(bundles::table)
-            .values((bundles::idx.eq(index), bundles::entries.eq(&filler[..width * ENTRY])))
+    if from >> 8 < full {
+        diesel::delete(tail::table).execute(conn)?;
+    }
+    let start = from.max(full * tile);
+    if start < to {
+        let added = usize::try_from(to - start).unwrap_or(TILE) * ENTRY;
+        diesel::insert_into(tail::table)
+            .values((tail::start.eq(start), tail::entries.eq(&filler[..added])))
             .execute(conn)?;
     }
     Ok(())
+}
+
+/// A tile of level 0 is stored once; one above grows in place.
+fn put_tile(conn: &mut SqliteConnection, level: i32, index: i64, hashes: &[u8]) -> QueryResult<()> {
+    if level > 0 {
+        let row = diesel::update(tiles::table.find((level, index)));
+        if row.set(tiles::hashes.eq(hashes)).execute(conn)? > 0 {
+            return Ok(());
+        }
+    }
+    diesel::insert_into(tiles::table)
+        .values((tiles::level.eq(level), tiles::idx.eq(index), tiles::hashes.eq(hashes)))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Index and new width of the tiles that change when a level grows.
@@ -280,13 +323,34 @@ mod tests {
         let conn = &mut store.conn;
         assert_eq!(messages::table.count().get_result(conn), Ok(700));
         assert_eq!(heads::table.select(heads::size).load(conn), Ok(vec![100i64, 600, 700]));
-        let widths: Vec<(i32, i64, Vec<u8>)> =
+        let stored: Vec<(i32, i64, Vec<u8>)> =
             tiles::table.order((tiles::level, tiles::idx)).load(conn).unwrap();
-        let widths: Vec<_> = widths.iter().map(|(l, i, h)| (*l, *i, h.len() / HASH)).collect();
-        assert_eq!(widths, [(0, 0, 256), (0, 1, 256), (0, 2, 188), (1, 0, 2)]);
+        let widths: Vec<_> = stored.iter().map(|(l, i, h)| (*l, *i, h.len() / HASH)).collect();
+        assert_eq!(widths, [(0, 0, 256), (0, 1, 256), (1, 0, 2)]);
         let entries: Vec<Vec<u8>> = bundles::table.select(bundles::entries).load(conn).unwrap();
-        let lengths: Vec<usize> = entries.iter().map(|e| e.len() / ENTRY).collect();
-        assert_eq!(lengths, [256, 256, 188]);
+        assert_eq!(entries.iter().map(|e| e.len() / ENTRY).collect::<Vec<_>>(), [256, 256]);
+        let tail: Vec<(i64, Vec<u8>)> = tail::table.order(tail::start).load(conn).unwrap();
+        let tail: Vec<_> = tail.iter().map(|(start, e)| (*start, e.len() / ENTRY)).collect();
+        assert_eq!(tail, [(512, 88), (600, 100)], "as each batch left it");
+    }
+
+    #[test]
+    fn lone_commits_write_the_same_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::create(dir.path(), 1).unwrap();
+        for _ in 0..257 {
+            store.commit_message(300).unwrap();
+        }
+        let conn = &mut store.conn;
+        assert_eq!(messages::table.count().get_result(conn), Ok(257));
+        assert_eq!(heads::table.count().get_result(conn), Ok(257));
+        assert_eq!(bundles::table.count().get_result(conn), Ok(1));
+        assert_eq!(tail::table.select(tail::start).load(conn), Ok(vec![256i64]));
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::create(dir.path(), 1).unwrap();
+        store.commit_row(300).unwrap();
+        assert_eq!(messages::table.count().get_result(&mut store.conn), Ok(1));
+        assert_eq!(heads::table.count().get_result(&mut store.conn), Ok(0));
     }
 
     #[test]

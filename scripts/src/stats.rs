@@ -4,39 +4,40 @@ use std::time::{Duration, Instant};
 
 /// The part of a phase that counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Window {
+pub struct Window {
     /// Its first instant.
-    pub(crate) opens: Instant,
+    pub opens: Instant,
     /// The first one that is too late.
-    pub(crate) shuts: Instant,
+    pub shuts: Instant,
 }
 
 impl Window {
     /// Whether new messages may still be sent.
-    pub(crate) fn is_open(&self) -> bool {
+    #[must_use]
+    pub fn is_open(&self) -> bool {
         Instant::now() < self.shuts
     }
 }
 
 /// What one worker, a phase or all rounds of a case measured.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Microseconds from send to acknowledgement, of those acknowledged within the window.
     latencies: Vec<u32>,
     /// Position in the log of every acknowledged message, within the window or not.
-    pub(crate) places: Vec<u64>,
+    pub places: Vec<u64>,
     /// Refusals, and what the first one said.
     refused: u64,
     refusal: Option<String>,
     /// Length of all windows together.
-    pub(crate) measured: Duration,
+    pub measured: Duration,
     /// CPU time of the server in them, where it is known.
-    pub(crate) cpu: Option<Duration>,
+    pub cpu: Option<Duration>,
 }
 
 impl Sample {
     /// Counts an acknowledgement that came just now.
-    pub(crate) fn acked(&mut self, window: Window, sent: Instant, place: u64) {
+    pub fn acked(&mut self, window: Window, sent: Instant, place: u64) {
         self.places.push(place);
         let now = Instant::now();
         if now >= window.opens && now < window.shuts {
@@ -45,18 +46,18 @@ impl Sample {
     }
 
     /// Counts something that took so long.
-    pub(crate) fn took(&mut self, time: Duration) {
+    pub fn took(&mut self, time: Duration) {
         self.latencies.push(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
     }
 
     /// Counts a refusal.
-    pub(crate) fn refused(&mut self, why: impl FnOnce() -> String) {
+    pub fn refused(&mut self, why: impl FnOnce() -> String) {
         self.refused += 1;
         self.refusal.get_or_insert_with(why);
     }
 
     /// Adds another sample: of another worker, or of another round.
-    pub(crate) fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
         self.places.extend(other.places);
         self.refused += other.refused;
@@ -69,10 +70,12 @@ impl Sample {
     }
 
     /// The figures.
-    pub(crate) fn summary(&self) -> Summary {
+    #[must_use]
+    pub fn summary(&self) -> Summary {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
         let acked = sorted.len();
+        let total: u64 = sorted.iter().map(|&micros| u64::from(micros)).sum();
         let per_ack = |cpu: Duration| cpu.as_secs_f64() * 1e6 / acked as f64;
         Summary {
             rate: acked as f64 / self.measured.as_secs_f64().max(f64::MIN_POSITIVE),
@@ -80,6 +83,7 @@ impl Sample {
             p90: milliseconds(percentile(&sorted, 900)),
             p99: milliseconds(percentile(&sorted, 990)),
             max: milliseconds(percentile(&sorted, 1000)),
+            mean: total as f64 / acked.max(1) as f64 / 1000.0,
             cpu: self.cpu.filter(|_| acked > 0).map(per_ack),
             refused: self.refused,
             refusal: self.refusal.clone(),
@@ -89,20 +93,31 @@ impl Sample {
 
 /// The figures of a case on one server.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// Acknowledged messages a second.
-    pub(crate) rate: f64,
-    /// Milliseconds from send to acknowledgement; as the next three.
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
+    pub rate: f64,
+    /// Milliseconds from send to acknowledgement, as the next three; the median.
+    pub p50: f64,
+    /// See `p50`.
+    pub p90: f64,
+    /// See `p50`.
+    pub p99: f64,
+    /// See `p50`.
+    pub max: f64,
+    /// The mean, in milliseconds: what the median does not see shows here.
+    pub mean: f64,
     /// Microseconds of the server's CPU time, per acknowledged message.
-    pub(crate) cpu: Option<f64>,
+    pub cpu: Option<f64>,
     /// Messages that were refused.
-    pub(crate) refused: u64,
+    pub refused: u64,
     /// What the first refusal said.
-    pub(crate) refusal: Option<String>,
+    pub refusal: Option<String>,
+}
+
+/// How often `one` holds `other`, for a table.
+#[must_use]
+pub fn ratio(one: f64, other: f64) -> String {
+    if other == 0.0 { "-".to_owned() } else { format!("{:.2}x", one / other) }
 }
 
 /// The nearest-rank percentile, in thousandths; 0 of nothing.
@@ -144,6 +159,12 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_a_multiple_of_nothing() {
+        assert_eq!(ratio(3.0, 2.0), "1.50x");
+        assert_eq!(ratio(3.0, 0.0), "-");
+    }
+
+    #[test]
     fn rounds_add_up() {
         let round = |micros: u64, cpu| {
             let mut sample = Sample::default();
@@ -159,8 +180,10 @@ mod tests {
         all.refused(|| "second".into());
         let summary = all.summary();
         assert_eq!((summary.rate, summary.p50, summary.max), (1.0, 1.0, 3.0));
+        assert_eq!(summary.mean, 2.0);
         assert_eq!(summary.cpu, Some(40.0));
         assert_eq!((summary.refused, summary.refusal.as_deref()), (2, Some("first")));
-        assert_eq!(Sample::default().summary().rate, 0.0);
+        let nothing = Sample::default().summary();
+        assert_eq!((nothing.rate, nothing.mean), (0.0, 0.0));
     }
 }

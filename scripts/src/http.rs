@@ -15,7 +15,7 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
+pub enum HttpError {
     /// The connection.
     #[error("the connection: {0}")]
     Io(#[from] io::Error),
@@ -28,7 +28,8 @@ pub(crate) enum HttpError {
 }
 
 /// A connection.
-pub(crate) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     stream: TcpStream,
     host: String,
     sent: Vec<u8>,
@@ -37,11 +38,11 @@ pub(crate) struct Connection {
 
 /// An answer; borrowed, for the next one overwrites it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer<'a> {
+pub struct Answer<'a> {
     /// 200 and so on.
-    pub(crate) status: u16,
+    pub status: u16,
     /// The body.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 impl Connection {
@@ -49,7 +50,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`io::Error`].
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
+    pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, host: address.to_string(), sent: Vec::new(), received: Vec::new() })
@@ -59,7 +60,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`HttpError`]; then the connection is of no more use.
-    pub(crate) async fn post(
+    pub async fn post(
         &mut self,
         path: &str,
         token: Option<&str>,
@@ -76,6 +77,18 @@ impl Connection {
             self.sent,
             "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
         )?;
+        self.stream.write_all(&self.sent).await?;
+        self.answer().await
+    }
+
+    /// Gets, and reads the answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`HttpError`]; then the connection is of no more use.
+    pub async fn get(&mut self, path: &str) -> Result<Answer<'_>, HttpError> {
+        use io::Write as _;
+        self.sent.clear();
+        write!(self.sent, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host)?;
         self.stream.write_all(&self.sent).await?;
         self.answer().await
     }

@@ -13,7 +13,7 @@ use crate::http::{Connection, HttpError};
 
 /// Why there is no account.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AccountError {
+pub enum AccountError {
     /// The system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -42,21 +42,20 @@ pub(crate) enum AccountError {
 
 /// Where a worker sits: an account logged in, and a conversation it alone writes to.
 #[derive(Debug, Clone)]
-pub(crate) struct Seat {
+pub struct Seat {
     /// The access token.
-    pub(crate) token: String,
+    pub token: String,
+    /// The device it belongs to.
+    pub device: String,
     /// The conversation, 64 hex digits.
-    pub(crate) conv: String,
+    pub conv: String,
 }
 
 /// Registers `count` accounts, and opens each one's conversation with the next.
 ///
 /// # Errors
 /// [`AccountError`]; what was registered by then stays.
-pub(crate) async fn take_seats(
-    address: SocketAddr,
-    count: usize,
-) -> Result<Vec<Seat>, AccountError> {
+pub async fn take_seats(address: SocketAddr, count: usize) -> Result<Vec<Seat>, AccountError> {
     let mut connection = Connection::open(address).await.map_err(HttpError::from)?;
     let mut run = [0; 4];
     getrandom::fill(&mut run)?;
@@ -72,13 +71,15 @@ pub(crate) async fn take_seats(
         let request = ConversationRequest { peer_handle };
         let conv: Conversation =
             ask(&mut connection, "/conversations", Some(&token), &request).await?;
-        seats.push(Seat { token, conv: conv.conv_id.to_string() });
+        let (device, conv) = (name(run, number), conv.conv_id.to_string());
+        seats.push(Seat { token, device, conv });
     }
     Ok(seats)
 }
 
 /// The name of an account and of its device: new in every run, and always as long.
-pub(crate) fn name(run: [u8; 4], number: usize) -> String {
+#[must_use]
+pub fn name(run: [u8; 4], number: usize) -> String {
     format!("load-{}-{number:04}", to_hex(&run))
 }
 

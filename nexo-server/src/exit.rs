@@ -1,0 +1,78 @@
+//! Exit codes: one table, from which `--help` and the process status come.
+//!
+//! A number that nexo-cli or nexo-audit also has means the same there (PROTOCOL.md 12).
+
+/// Declares the codes once: name, number, meaning.
+macro_rules! exits {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $meaning:literal;)*) => {
+        /// How a run ended.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Exit {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Exit {
+            /// Every code, ascending.
+            pub const ALL: &[Exit] = &[$(Exit::$variant,)*];
+
+            /// The number a script sees.
+            #[must_use]
+            pub fn code(self) -> u8 {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// What the number means.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+exits! {
+    /// Done.
+    Done = 0, "done; log verify: nothing is wrong";
+    /// Wrong arguments.
+    Usage = 64, "usage";
+    /// There is no log yet.
+    NoKey = 66, "no log key";
+    /// The web server.
+    Web = 69, "web server";
+    /// No random bytes, no thread.
+    Os = 71, "no randomness";
+    /// Something cannot be made where something is.
+    CannotCreate = 73, "db copy, log new-origin: the destination is not empty";
+    /// Reading or writing failed, or the log is not one to go on from.
+    Io = 74, "database or log";
+    /// Try again.
+    Temporary = 75, "the database is in use: stop its servers first";
+    /// Configuration.
+    Config = 78, "keys or configuration";
+    /// The log does not hold together.
+    Mismatch = 81, "log verify, db copy: rows, entries, tiles and heads do not fit";
+    /// Ctrl-C.
+    Interrupted = 130, "interrupted";
+}
+
+/// The table as text, for the end of `--help`.
+#[must_use]
+pub fn table() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for exit in Exit::ALL {
+        text.push_str(&format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_ascending_and_all_in_the_table() {
+        let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        assert!(codes.windows(2).all(|pair| pair[0] < pair[1]), "{codes:?}");
+        assert_eq!(table().lines().count(), codes.len() + 1);
+    }
+}
