@@ -388,7 +388,13 @@ async fn an_altered_entry_makes_every_later_root_wrong_and_is_told_once(engine: 
     let mut server = story(engine).await;
     server.terminate();
     alter_entry(&server, 4);
-    let expected = ["root heads 5", "tile tiles 0 0", "tile tiles 1 0", "message messages 5"];
+    let expected = [
+        "root heads 5",
+        "marker head.marker",
+        "tile tiles 0 0",
+        "tile tiles 1 0",
+        "message messages 5",
+    ];
     assert_eq!(Kept::of(&server).findings(), expected);
 }
 
@@ -527,8 +533,9 @@ async fn after_a_lost_database_a_new_log_begins_and_the_old_one_is_refused_by_wh
     server.restart();
     assert_eq!((server.origin(), server.vkey()), ("second.test", &*vkey));
     // Who pinned the old log refuses the new one.
-    assert_eq!(alice.nexo(&["send", "bob", "are you there"]).code, 83);
-    assert_eq!(bob.nexo(&["tail"]).code, 83);
+    for refused in [alice.nexo(&["send", "bob", "are you there"]), bob.nexo(&["tail"])] {
+        assert!(refused.refused(76).contains("second.test"), "{refused:?}");
+    }
     assert_eq!(auditor.check(server.url(), &["--vkey", &old_vkey]).code, 83);
     // Others begin anew.
     let (carol, dave) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
@@ -580,7 +587,8 @@ async fn a_new_origin_is_finished_wherever_a_crash_left_it() {
                 fs::rename(draft.join(name), data.join(name)).unwrap();
             }
         }
-        if !moved.contains(&"head.marker") {
+        // Before the first step there is still the old log, which was well.
+        if !moved.is_empty() && !moved.contains(&"head.marker") {
             assert!(half.setup().try_start().is_err(), "served after {moved:?}");
         }
         assert_eq!(begun(&half).line(), vkey, "{moved:?}");

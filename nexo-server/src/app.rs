@@ -184,10 +184,11 @@ impl From<Refusal> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Busy => unavailable(error.to_string()),
-            failed => Self::internal(failed),
+        if error.may_pass() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database cannot be used");
+            return unavailable("the database cannot be used at the moment".to_owned());
         }
+        Self::internal(error)
     }
 }
 

@@ -124,11 +124,7 @@ impl TreeSize {
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`], [`ErrorCode::NotFound`].
-    pub(super) async fn read(
-        app: &App,
-        name: &str,
-        asked: Option<&str>,
-    ) -> Result<Self, ApiError> {
+    pub(super) async fn read(app: &App, name: &str, asked: Option<&str>) -> Result<Self, ApiError> {
         let newest = app.newest_head().await.size;
         match number(name, asked)? {
             None => Ok(Self(newest, false)),

@@ -88,7 +88,7 @@ const CONNINFO: [(&str, &str); 5] = [
 const POOL: u32 = 4;
 
 /// How long a request waits for one of them.
-const POOL_WAIT: Duration = Duration::from_secs(10);
+const POOL_WAIT: Duration = Duration::from_secs(3);
 
 /// Whom two servers migrating at once wait for; any number will do.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_lock(715827882)";
@@ -153,6 +153,9 @@ impl Database {
             .max_size(POOL)
             .min_idle(Some(1))
             .connection_timeout(POOL_WAIT)
+            // A file does not hang up; asking a server costs a round trip, and a broken
+            // connection would cost an answer.
+            .test_on_check_out(matches!(self, Self::Postgres(_)))
             .connection_customizer(Box::new(Pooled))
             .build(ConnectionManager::new(self.url()))
             .map_err(|e| StoreError::Connect(e.to_string()))
@@ -203,13 +206,11 @@ where
 
 /// The migrations that were not applied yet, oldest first.
 fn pending<DB: diesel::backend::Backend>(
-    ours: Vec<Box<dyn diesel::migration::Migration<DB>>>,
+    mut ours: Vec<Box<dyn diesel::migration::Migration<DB>>>,
     applied: &[diesel::migration::MigrationVersion<'_>],
 ) -> Vec<Box<dyn diesel::migration::Migration<DB>>> {
-    let new = |m: &Box<dyn diesel::migration::Migration<DB>>| {
-        !applied.iter().any(|v| m.name().version() == *v)
-    };
-    ours.into_iter().filter(new).collect()
+    ours.retain(|m| !applied.iter().any(|v| m.name().version() == *v));
+    ours
 }
 
 fn create_private(path: &Path) -> std::io::Result<()> {

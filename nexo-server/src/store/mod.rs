@@ -86,6 +86,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it can pass without anyone mending the relay: the database is away or busy, or
+    /// its disk is full. Then nothing of what was asked has happened.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use diesel::result::DatabaseErrorKind::{
+            ClosedConnection, ReadOnlyTransaction, SerializationFailure,
+        };
+        use diesel::result::Error::{BrokenTransactionManager, DatabaseError};
+        match self {
+            Self::Busy | Self::Connect(_) | Self::Db(BrokenTransactionManager) => true,
+            Self::Db(DatabaseError(kind, said)) => {
+                // SQLite's codes do not reach us, its words do (sqlite3_errstr).
+                const PASSING: [&str; 4] =
+                    ["disk is full", "disk I/O error", "is locked", "readonly database"];
+                matches!(kind, ClosedConnection | ReadOnlyTransaction | SerializationFailure)
+                    || PASSING.iter().any(|words| said.message().contains(words))
+            }
+            _ => false,
+        }
+    }
+
     fn corrupt(table: &'static str, what: &'static str) -> Self {
         Self::Corrupt { table, what }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use nexo_scripts::stats::{Sample, Summary, ratio};
+use nexo_scripts::stats::{Sample, ratio};
 
 use crate::args::{Ids, Plan};
 use crate::inside::BATCHES;
