@@ -69,6 +69,29 @@ fn every_exit_code_is_in_the_protocol() {
     assert_eq!(written, used);
 }
 
+#[test]
+fn the_exit_codes_of_the_server_are_in_the_protocol_and_mean_what_they_mean_elsewhere() {
+    let section = section_of(&protocol(), 12);
+    let list = section.split("\n0 done").nth(1).unwrap().split("\n\n").next().unwrap();
+    let list = format!("0 done{list}").split_whitespace().collect::<Vec<_>>().join(" ");
+    let written: Vec<&str> = list.split(" · ").collect();
+    let declared = nexo_server::exit::Exit::ALL;
+    let declared: Vec<String> =
+        declared.iter().map(|exit| format!("{} {}", exit.code(), exit.meaning())).collect();
+    assert_eq!(written, declared);
+    let shared: BTreeSet<u8> = nexo_cli::exit::Exit::ALL.iter().map(|exit| exit.code()).collect();
+    assert!(nexo_server::exit::Exit::ALL.iter().all(|exit| shared.contains(&exit.code())));
+}
+
+#[test]
+fn every_kind_of_finding_is_in_the_protocol() {
+    let section = section_of(&protocol(), 6);
+    let list = section.split("Kinds:").nth(1).unwrap().split('.').next().unwrap();
+    let written: Vec<&str> = list.split(',').map(str::trim).collect();
+    let kinds = nexo_server::tools::verify::Kind::ALL.map(|(_, name)| name);
+    assert_eq!(written, kinds);
+}
+
 /// The paths in backticks, as `METHOD /path/*`; without a method they are read with GET.
 fn routes_in(section: &str) -> BTreeSet<String> {
     let (mut routes, mut methods) = (BTreeSet::new(), Vec::new());

@@ -32,7 +32,7 @@ macro_rules! exits {
 
 exits! {
     /// Done.
-    Done = 0, "done; log verify: nothing is wrong";
+    Done = 0, "done; for log verify: nothing is wrong";
     /// Wrong arguments.
     Usage = 64, "usage";
     /// There is no log yet.
@@ -42,15 +42,15 @@ exits! {
     /// No random bytes, no thread.
     Os = 71, "no randomness";
     /// Something cannot be made where something is.
-    CannotCreate = 73, "db copy, log new-origin: the destination is not empty";
+    CannotCreate = 73, "the database to be filled is not empty";
     /// Reading or writing failed, or the log is not one to go on from.
     Io = 74, "database or log";
     /// Try again.
-    Temporary = 75, "the database is in use: stop its servers first";
+    Temporary = 75, "the database is in use by a server";
     /// Configuration.
     Config = 78, "keys or configuration";
     /// The log does not hold together.
-    Mismatch = 81, "log verify, db copy: rows, entries, tiles and heads do not fit";
+    Mismatch = 81, "rows, entries, tiles or heads do not fit each other";
     /// Ctrl-C.
     Interrupted = 130, "interrupted";
 }

@@ -5,7 +5,8 @@
 //! server   a nexo-server process on a port and data directory of its own
 //! engine   SQLite or PostgreSQL, and tests that run on both
 //! postgres a PostgreSQL of the tests' own
-//! load     clients that keep sending to servers which vanish, and what they were told
+//! load     many clients that keep sending to servers which vanish, and what they were told
+//! sender   one such client
 //! wire     HTTP requests and sockets, byte for byte
 //! plain    a client as the seed describes one
 //! native   a client with a sigchain and encryption, which can also misbehave
@@ -17,7 +18,8 @@
 //! workspace  manifests and sources, for the tests of the architecture
 //! ```
 //!
-//! Nothing here sleeps: what is waited for is read, and what does not come in time fails.
+//! Nothing here sleeps, but for clients that were told to come back: what is waited for is read,
+//! and what does not come in time fails.
 
 pub(crate) mod engine;
 pub(crate) mod load;
@@ -27,6 +29,7 @@ pub(crate) mod plain;
 pub(crate) mod postgres;
 pub(crate) mod proof;
 pub(crate) mod reader;
+mod sender;
 pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod tamper;

@@ -7,15 +7,19 @@
 //! log begins empty, people register again, and the old database is put aside, whole.
 //!
 //! ```text
-//! 1 KEYS/new-origin/         made with the new keys      until the end, the old marker keeps
-//! 2 DATA/nexo.db             ─► nexo.db.old-<key id>     every serve from starting; a crash
-//! 3 KEYS/log.key, time.key   ─► *.old-<key id>           anywhere is mended by the same
-//!   KEYS/new-origin/*        ─► KEYS/                    command again
-//! 4 DATA/head.marker         ─► head.marker.old-<key id>
+//! 1 KEYS/new-origin/          made, with the new keys        before this nothing has begun
+//! 2 KEYS/log.key              ─► log.key.old-<key id>        from here on no server starts
+//! 3 DATA/nexo.db              ─► nexo.db.old-<key id>
+//! 4 KEYS/new-origin/log.key   ─► KEYS/log.key
+//! 5 KEYS/new-origin/time.key  ─► KEYS/time.key, which was linked as time.key.old-<key id>
+//! 6 DATA/head.marker          ─► head.marker.old-<key id>
 //! ```
 //!
+//! A crash anywhere is mended by the same command again. Without a log key a server refuses to
+//! start, then for two keys of different logs, then for the marker of another.
+//!
 //! A PostgreSQL database cannot be put aside by us: there a fresh one is named in `DB_URL`
-//! first, and step 2 falls away. Of servers that share keys, the first begins the new log; on
+//! first, and step 3 falls away. Of servers that share keys, the first begins the new log; on
 //! each other one the same command only puts its marker aside.
 
 use std::ffi::OsString;
@@ -191,23 +195,22 @@ fn draw_up(order: &Order, draft: &Path, old: &LogKeys) -> Result<(), Failed> {
 
 /// Every step may have been taken before.
 fn carry_out(order: &Order, draft: &Path, suffix: &str) -> Result<(), Failed> {
-    if let Database::File(path) = &order.database {
-        let put_aside = with_suffix(path, suffix);
-        // Once the old one is aside, what is there is a new one that a server has made.
-        if !put_aside.exists() {
-            for file in database_files(path).iter().filter(|file| file.exists()) {
-                rename(file, &with_suffix(file, suffix))?;
-            }
+    let [new_log, new_time] = [LOG_KEY_FILE, TIME_KEY_FILE].map(|name| draft.join(name));
+    let [log, time] = [LOG_KEY_FILE, TIME_KEY_FILE].map(|name| order.keys_dir.join(name));
+    if new_log.exists() {
+        if log.exists() {
+            aside(&log, suffix)?;
         }
+        database_aside(order, suffix)?;
+        rename(&new_log, &log)?;
     }
-    for name in [LOG_KEY_FILE, TIME_KEY_FILE] {
-        let (new, place) = (draft.join(name), order.keys_dir.join(name));
-        if new.exists() {
-            if place.exists() {
-                aside(&place, suffix)?;
-            }
-            rename(&new, &place)?;
+    if new_time.exists() {
+        // Never missing: a server that starts without a time key makes one.
+        let old = with_suffix(&time, suffix);
+        if time.exists() && !old.exists() {
+            fs::hard_link(&time, &old).map_err(at(&old))?;
         }
+        rename(&new_time, &time)?;
     }
     let marker = order.data_dir.join(MARKER_FILE);
     if marker.exists() {
@@ -215,6 +218,17 @@ fn carry_out(order: &Order, draft: &Path, suffix: &str) -> Result<(), Failed> {
     }
     fs::remove_dir_all(draft).map_err(at(draft))?;
     sync(&order.keys_dir)
+}
+
+fn database_aside(order: &Order, suffix: &str) -> Result<(), Failed> {
+    let Database::File(path) = &order.database else { return Ok(()) };
+    for file in database_files(path).iter().filter(|file| file.exists()) {
+        let old = with_suffix(file, suffix);
+        if !old.exists() {
+            rename(file, &old)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a file a name of its own that ends in `suffix`.

@@ -241,3 +241,55 @@ tables! {
     bundles(idx: i64, entries: Vec<u8>) by (idx);
     tail(start: i64, entries: Vec<u8>) by (start);
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::sql_types::Text;
+
+    use super::*;
+
+    #[derive(QueryableByName)]
+    struct Name {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+
+    /// A table that was forgotten would be lost with the source.
+    #[test]
+    fn every_table_of_the_schema_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = Database::File(dir.path().join("nexo.db")).prepare().unwrap();
+        let list = "SELECT name FROM sqlite_schema WHERE type = 'table' \
+             AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '\\_\\_%' ESCAPE '\\' ORDER BY name";
+        let there: Vec<Name> = diesel::sql_query(list).load(&mut conn).unwrap();
+        let there: Vec<&str> = there.iter().map(|table| table.name.as_str()).collect();
+        let mut copied = TABLES.to_vec();
+        copied.sort_unstable();
+        assert_eq!(copied, there);
+    }
+
+    #[test]
+    fn a_source_that_is_written_to_is_not_copied_and_neither_is_one_of_another_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| Database::File(dir.path().join(name));
+        let (source, destination) = (place("a.db"), place("b.db"));
+        drop(source.prepare().unwrap());
+        let mut server = source.connect().unwrap();
+        let Conn::Sqlite(writer) = &mut server else { panic!() };
+        AnsiTransactionManager::begin_transaction_sql(writer, "BEGIN IMMEDIATE").unwrap();
+        let copied = transfer(&source, &destination, |_, _| Ok::<_, CopyError>(()));
+        assert!(matches!(copied, Err(CopyError::SourceBusy(_))));
+        assert!(!dir.path().join("b.db").exists(), "nothing is made for nothing");
+        AnsiTransactionManager::rollback_transaction(writer).unwrap();
+        transfer(&source, &destination, |_, _| Ok::<_, CopyError>(())).unwrap();
+
+        let forget = "DELETE FROM __diesel_schema_migrations WHERE version = \
+             (SELECT max(version) FROM __diesel_schema_migrations)";
+        writer.batch_execute(forget).unwrap();
+        let copied = transfer(&source, &destination, |_, _| Ok::<_, CopyError>(()));
+        assert!(matches!(copied, Err(CopyError::Store(StoreError::Migrate(_)))));
+        let nowhere = transfer(&place("none.db"), &destination, |_, _| Ok::<_, CopyError>(()));
+        assert!(matches!(nowhere, Err(CopyError::Store(StoreError::Connect(_)))));
+        assert!(!dir.path().join("none.db").exists());
+    }
+}

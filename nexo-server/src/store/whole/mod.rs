@@ -25,3 +25,10 @@ pub use span::{
     DeletionRow, EventRow, HeadRow, LogHeadRow, MessageRow, PacketRow, Span, bundle_at, log_head,
     span, stored_tile, tail_rows,
 };
+
+/// Runs statements on a database behind everyone's back.
+#[cfg(test)]
+pub(crate) fn tamper(database: &super::Database, statements: &str) {
+    use diesel::connection::SimpleConnection as _;
+    database.connect().unwrap().batch_execute(statements).unwrap();
+}

@@ -147,9 +147,10 @@ fn counters(all: &mut Vec<Rule>) {
     let count = "(SELECT count(*) FROM messages o WHERE o.sender_device = t.device_id)";
     let behind = format!("t.highest >= 1 AND t.highest < {count}");
     rule("send_counters", key, "it stands below the number of messages sent", &behind);
-    // Bit 8 of caps: stateless devices have no counter.
+    // Cap 8: stateless devices have no counter, and neither have those of plain accounts.
     let uncounted = "(t.caps / 8) % 2 = 0 \
-         AND EXISTS (SELECT 1 FROM messages o WHERE o.sender_device = t.device_id AND o.native) \
+         AND EXISTS (SELECT 1 FROM accounts o WHERE o.account_id = t.account_id AND o.native) \
+         AND EXISTS (SELECT 1 FROM messages o WHERE o.sender_device = t.device_id) \
          AND NOT EXISTS (SELECT 1 FROM send_counters o WHERE o.device_id = t.device_id)";
     rule("devices", key, "it has sent messages and has no send counter", uncounted);
     let reused = "NOT EXISTS (SELECT 1 FROM prekey_marks o \

@@ -25,6 +25,8 @@ mod peaks;
 mod range;
 mod state;
 mod step;
+#[cfg(test)]
+mod suite;
 mod tree;
 mod workers;
 

@@ -31,15 +31,16 @@ pub(crate) struct ContestError {
     source: DriveError,
 }
 
-/// Measures one case on all contenders in turns, so that a machine that slows down slows each
+/// One round of a case: each contender in its turn, so that a machine that slows down slows all
 /// of them. One sample a contender.
 ///
 /// # Errors
 /// [`ContestError`] of the first that fails.
-pub(crate) async fn measure(
+pub(crate) async fn play(
     plan: &Plan,
     contenders: &[Contender],
     case: Shape,
+    round: u32,
 ) -> Result<Vec<Sample>, ContestError> {
     let phase = Phase {
         warm_up: Duration::from_secs(plan.warmup),
@@ -47,14 +48,11 @@ pub(crate) async fn measure(
         payload: plan.payload,
     };
     let mut samples = vec![Sample::default(); contenders.len()];
-    for round in 0..plan.rounds {
-        for turn in turns::order(contenders.len(), round) {
-            let Contender { name, target, .. } = &contenders[turn];
-            progress(format_args!("{case}, {name}, round {} ...", round + 1));
-            let measured = drive(target, case, phase).await;
-            let sample = measured.map_err(|source| ContestError { case, name, source })?;
-            samples[turn].add(sample);
-        }
+    for turn in turns::order(contenders.len(), round) {
+        let Contender { name, target, .. } = &contenders[turn];
+        progress(format_args!("{case}, {name}, round {} ...", round + 1));
+        let measured = drive(target, case, phase).await;
+        samples[turn] = measured.map_err(|source| ContestError { case, name, source })?;
     }
     Ok(samples)
 }

@@ -118,17 +118,24 @@ async fn run(plan: &Plan) -> Result<(), LoadError> {
     let (contenders, mut commits) = match plan.both_engines() {
         Some(program) => (servers.on_both_engines(program).await?, None),
         None => {
-            let commits = Commits::open(servers.dir())?;
-            (servers.beside_bare(plan).await?, Some(commits))
+            let alone = cases.iter().any(Shape::is_alone);
+            let commits = alone.then(|| Commits::open(servers.dir())).transpose()?;
+            (servers.beside_bare(plan).await?, commits)
         }
     };
     let (mut rows, mut places) = (Vec::new(), vec![Vec::new(); contenders.len()]);
     for case in cases {
-        if let Some(commits) = commits.as_mut().filter(|_| case.is_alone()) {
-            progress(format_args!("lone commits ..."));
-            tokio::task::block_in_place(|| commits.measure(plan.seconds(), plan.payload))?;
+        let mut samples = vec![Sample::default(); contenders.len()];
+        for round in 0..plan.rounds {
+            if let Some(commits) = commits.as_mut().filter(|_| case.is_alone()) {
+                progress(format_args!("lone commits, round {} ...", round + 1));
+                tokio::task::block_in_place(|| commits.measure(plan.seconds(), plan.payload))?;
+            }
+            let played = contest::play(plan, &contenders, case, round).await?;
+            for (sample, more) in samples.iter_mut().zip(played) {
+                sample.add(more);
+            }
         }
-        let mut samples = contest::measure(plan, &contenders, case).await?;
         for (sample, places) in samples.iter_mut().zip(&mut places) {
             places.append(&mut sample.places);
         }
