@@ -250,6 +250,13 @@ async fn a_message_id_or_an_idempotency_key_makes_a_retry_safe(engine: Engine) {
     // Without either, each send is a message of its own.
     let (one, two) = (alice.say(&conv, "x").await, alice.say(&conv, "x").await);
     assert_ne!(one["msg_id"], two["msg_id"]);
+    for made in [one, two] {
+        // Laid out as a UUIDv7, whose first 48 bits are Unix milliseconds.
+        let id = text(&made["msg_id"]);
+        let millis = u64::from_str_radix(&id[..12], 16).unwrap();
+        assert!((millis / 1000).abs_diff(number(&made["ts"])) <= 5, "{made}");
+        assert_eq!((id.len(), &id[12..13]), (32, "7"), "{made}");
+    }
     assert_eq!(alice.items(&conv).await.len(), 3);
 }
 

@@ -67,6 +67,8 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         crew.check(&server, &told).await;
         crew.send_again(&server, &mut told).await;
     }
+    server.told_of_outages(2);
+    std::fs::write(format!("/tmp/fx/full-{}", server.id()), server.stderr()).unwrap();
     // What is on the disk is what was said.
     server.kill9();
     server.restart();
@@ -116,7 +118,8 @@ async fn on_a_full_disk_every_way_to_write_says_come_back() {
     wire.post("/auth/refresh", &json!({"refresh": alice.refresh})).await.ok();
     alice.delete(&conv, &text(&kept["msg_id"])).await.ok();
     socket.send(&frame(&conv, "m-1", "over a socket")).await;
-    let seen = socket.until("m-1").await;
+    let (seen, closed) = socket.until("m-1").await;
+    assert_eq!(closed, None, "the socket was open all along");
     assert_eq!(seen.last().unwrap()["type"], json!(null), "its place this time: {seen:?}");
     let health = wire.get("/health").await.ok();
     let items = alice.items(&conv).await;
@@ -135,13 +138,13 @@ async fn a_start_on_a_full_disk_is_refused_and_harms_nothing() {
     let full = "trap '' XFSZ; exec prlimit --fsize=2048:unlimited";
     let refusal = server.place().under(full).try_start().map(drop).unwrap_err();
     one_line(&refusal.stderr);
-    refusal.because(74, &[]);
+    refusal.because(74, &[server.data().to_str().unwrap(), "make room"]);
     server.restart();
     Plain::log_in(&server.wire(), "alice", alice.key.clone()).await;
     // The first start of all, with room for keys and none for a database.
     let refusal = Server::setup().under(full).try_start().map(drop).unwrap_err();
     one_line(&refusal.stderr);
-    refusal.because(74, &[]);
+    refusal.because(74, &["data cannot be written", "make room"]);
 }
 
 // --- what may not be written ---
@@ -182,7 +185,7 @@ async fn what_may_not_be_written_is_named_in_one_line() {
         let refusal = server.place().under(obedient()).try_start().map(drop).unwrap_err();
         set_mode(&path, kept);
         one_line(&refusal.stderr);
-        refusal.because(74, &[path.to_str().unwrap()]);
+        refusal.because(74, &[&format!(" {}", path.display()), "let the user", "write"]);
     }
     let server = server.place().under(obedient()).start();
     assert_eq!(Reader::of(&server).head().await.checkpoint, head, "nothing was harmed");

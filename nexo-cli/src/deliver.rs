@@ -205,7 +205,7 @@ async fn put(
     let profile = session.profile;
     let id = match letter.key {
         Some(key) => MessageId::for_idempotency_key(&profile.identity.idem, conversation, key),
-        None => MessageId::from_bytes(random::array()?),
+        None => MessageId::from_bytes(MsgId::timed(clock::millis(), random::array()?)),
     };
     let msg_id = wire::message_out(id);
     profile

@@ -185,7 +185,7 @@ impl From<Refusal> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.may_pass() {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the database cannot be used");
+            // The operator has been told by `store/outage.rs`, once.
             return unavailable("the database cannot be used at the moment".to_owned());
         }
         Self::internal(error)

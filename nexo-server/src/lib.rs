@@ -19,6 +19,7 @@ pub mod error;
 pub mod exit;
 pub mod http;
 pub mod log;
+mod private_file;
 pub mod program;
 pub mod relay;
 pub mod serve;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout};
 
 use super::reader::Reader;
-pub(crate) use super::sender::Seen;
+pub(crate) use super::sender::{LATER, Seen};
 use super::sender::{Work, body, watch};
 use super::{DEADLINE, Plain, Server, number, text};
 

@@ -24,8 +24,8 @@ use super::{number, text};
 /// more), so that the tests hurry.
 const IMPATIENCE: Duration = Duration::from_millis(50);
 
-/// Close codes of a relay that will be back: internal error, busy (PROTOCOL.md 9).
-const LATER: [u16; 2] = [1011, 1013];
+/// The close code of a relay that will be back (PROTOCOL.md 9).
+pub(crate) const LATER: u16 = 1013;
 
 /// What a client saw.
 #[derive(Debug)]
@@ -226,7 +226,7 @@ impl Work {
                     return Answer::Later(Some(text(&seen["msg_id"])));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(Some(frame)))) if LATER.contains(&frame.code.into()) => {
+                Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == LATER => {
                     match self.socket().await {
                         Ok(opened) => *socket = opened,
                         // Closed it stays; the next answer is asked of a closed one.

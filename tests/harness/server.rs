@@ -248,6 +248,14 @@ impl Server {
         assert_eq!(stderr.lines().find(trouble), None);
     }
 
+    /// Fails unless it told that its database could not be used, but no more often than this.
+    pub(crate) fn told_of_outages(&self, most: usize) {
+        let stderr = self.stderr();
+        let told = stderr.lines().filter(|line| line.contains("the database cannot be used"));
+        assert!((1..=most).contains(&told.count()), "{stderr}");
+        assert!(!stderr.contains(" ERROR r2d2"), "{stderr}");
+    }
+
     /// Requests without a token.
     pub(crate) fn wire(&self) -> Wire {
         Wire::new(self.http.clone(), self.url())

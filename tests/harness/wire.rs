@@ -273,17 +273,17 @@ impl Socket {
         }
     }
 
-    /// Frames up to and with the one named `msg_id`, or up to a clean close.
-    pub(crate) async fn until(&mut self, msg_id: &str) -> Vec<Value> {
+    /// Frames up to and with the one named `msg_id`, or up to a clean close and its code.
+    pub(crate) async fn until(&mut self, msg_id: &str) -> (Vec<Value>, Option<u16>) {
         let mut frames: Vec<Value> = Vec::new();
         loop {
             match self.read().await {
                 Some(Message::Text(text)) => frames.push(serde_json::from_str(&text).unwrap()),
-                Some(Message::Close(Some(_))) => return frames,
+                Some(Message::Close(Some(end))) => return (frames, Some(end.code.into())),
                 other => panic!("expected a frame or a close: {other:?}"),
             }
             if frames.last().is_some_and(|frame| frame["msg_id"] == msg_id) {
-                return frames;
+                return (frames, None);
             }
         }
     }

@@ -147,7 +147,7 @@ fn frames_with_random_changes_are_answered_and_counted() {
             let marker = format!("marker {}", count.replace(count.get() + 1));
             let whole = json!({"conv_id": stage.conv, "cipher": "aGk=", "msg_id": marker});
             socket.send_any(Message::text(whole.to_string())).await;
-            let answers = socket.until(&marker).await;
+            let (answers, _) = socket.until(&marker).await;
             let stored = answers.iter().filter(|answer| answer["sth_index"].is_u64());
             let fresh = stored.filter(|answer| number(&answer["sth_index"]) > before).count();
             prop_assert_eq!(size(&stage.server).await, before + fresh as u64);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{Pair, SOON, at};
-use crate::harness::load::{Crew, Seen, Told};
+use crate::harness::load::{Crew, LATER, Seen, Told};
 use crate::harness::plain::message;
 use crate::harness::postgres::{Cluster, Disk};
 use crate::harness::server::Setup;
@@ -91,16 +91,21 @@ async fn a_database_that_fails_is_waited_for_and_nothing_is_lost() {
     }
     for server in pair.servers() {
         assert!(server.is_up(), "it went on by itself");
+        server.told_of_outages(2);
+        std::fs::write(format!("/tmp/fx/pg-{}", server.id()), server.stderr()).unwrap();
     }
     // The socket was told all of it, or told to come back and then given the rest.
     let mut last = message(conv, "the last");
     last["msg_id"] = "last".into();
     at(&pair.a, sender).post("/messages", &last).await.ok();
-    let mut seen = watcher.until("last").await;
+    let (mut seen, mut closed) = watcher.until("last").await;
     while seen.last().is_none_or(|frame| frame["msg_id"] != "last") {
+        assert_eq!(closed, Some(LATER));
         let after = seen.last().map_or(0, |frame| number(&frame["sth_index"]));
         let query = format!("{query}&after={after}");
-        seen.extend(Socket::open(pair.b.url(), &query, &[]).await.until("last").await);
+        let more;
+        (more, closed) = Socket::open(pair.b.url(), &query, &[]).await.until("last").await;
+        seen.extend(more);
     }
     let seen: Vec<&Value> = seen.iter().map(|frame| &frame["msg_id"]).collect();
     let items = at(&pair.b, sender).get(&format!("/messages/{conv}?after=0&limit=1000")).await.ok();

@@ -8,13 +8,10 @@ use serde_json::{Value, json};
 
 use super::{Pair, SOON, at};
 use crate::harness::load::{Crew, Told};
-use crate::harness::plain::{answer, frame, message, new_key, registration, signed};
-use crate::harness::postgres::durable_database;
-use crate::harness::proof::Proof;
+use crate::harness::plain::{answer, frame, message, new_key, registration};
 use crate::harness::reader::Reader;
-use crate::harness::server::Setup;
 use crate::harness::shell::{Auditor, Follower, Person};
-use crate::harness::{Plain, Reply, Server, Wire, number, text};
+use crate::harness::{Plain, Server, Wire, number, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_takes_comes_out_of_the_sockets_of_the_other() {
@@ -115,31 +112,6 @@ async fn a_message_sent_to_both_at_once_is_stored_once() {
         assert_eq!((first, places.len()), (1, 1), "{answers:?}");
     }
     assert_eq!(alice.items(&conv).await.len(), 25);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_proof_is_used_up_at_every_server() {
-    let setup = Setup::default().args("--public-url https://relay.test");
-    let pair = Pair::on(durable_database(), setup);
-    let key = new_key();
-    let asked = pair.a.wire().post("/auth/register", &registration("alice", &key)).await.ok();
-    let proof = |method: &str, path: &str, token: Option<&str>| {
-        let url = format!("https://relay.test{path}");
-        Proof::of(&key, (method, &url), pair.a.origin(), token).sign(&key)
-    };
-    let login = proof("POST", "/auth/verify", None);
-    let body = signed(&key, &asked).to_string().into_bytes();
-    let tokens = pair.a.wire().call("POST", "/auth/verify", &[("DPoP", &login)], body).await.ok();
-    let token = text(&tokens["access"]);
-    let show = async |server: &Server, proof: &str| -> Reply {
-        let wire = server.wire().with_token(&token);
-        wire.call("GET", "/devices/x25519_pub", &[("DPoP", proof)], Vec::new()).await
-    };
-    for (first, second) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
-        let one = proof("GET", "/devices/x25519_pub", Some(&token));
-        show(first, &one).await.ok();
-        show(second, &one).await.problem(401, "dpop_invalid");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,13 +7,15 @@
 //! The text is the secret, so `JWT_SECRET="$(cat jwt.secret)"` on another replica is the same
 //! one. This is also the key of refresh-token successors (`auth/token.rs`).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nexo_schema::bytes::to_hex;
 use zeroize::Zeroizing;
+
+use crate::private_file;
 
 /// Least bytes of a secret: the strength of HMAC-SHA256 (RFC 7518 section 3.2).
 const LEAST: usize = 32;
@@ -166,28 +168,12 @@ fn read_from(file: File, path: &Path) -> Result<ServerSecret, SecretError> {
     Ok(ServerSecret::parse(text.to_vec())?)
 }
 
-/// Writes a new secret, whole or not at all: a draft beside it, then a link, which fails if
-/// there is one already.
+/// Writes a new secret; fails if there is one already.
 fn make(path: &Path) -> Result<(), SecretError> {
     let mut random = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *random).map_err(SecretError::Random)?;
     let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(to_hex(&*random))));
-    let draft = path.with_extension(format!("secret.{}", std::process::id()));
-    let write = || {
-        // A draft of that name is what a crash left; nothing was signed with it.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        let linked = fs::hard_link(&draft, path);
-        fs::remove_file(&draft).and(linked)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|source| io_error(path, source))
+    private_file::create(path, text.as_bytes()).map_err(|source| io_error(path, source))
 }
 
 fn io_error(path: &Path, source: io::Error) -> SecretError {
@@ -197,7 +183,9 @@ fn io_error(path: &Path, source: io::Error) -> SecretError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::Permissions;
+    use std::fs::{self, Permissions};
+    use std::sync::Barrier;
+    use std::thread;
 
     #[test]
     fn weak_secrets_are_refused() {
@@ -237,6 +225,24 @@ mod tests {
         assert!(make(&path).is_err());
         let other = open_or_make(&dir.path().join("other.secret")).unwrap();
         assert_ne!(other.as_bytes(), first.as_bytes());
+    }
+
+    #[test]
+    fn servers_that_start_at_the_same_moment_use_one_secret() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, start) = (dir.path().join("jwt.secret"), Barrier::new(4));
+            let open = || {
+                start.wait();
+                open_or_make(&path).unwrap()
+            };
+            let all: Vec<ServerSecret> = thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let kept = open_or_make(&path).unwrap();
+            assert!(all.iter().all(|secret| secret.as_bytes() == kept.as_bytes()));
+        }
     }
 
     #[test]

@@ -265,7 +265,6 @@ fn whole_seconds(rows: &mut Vec<StoredItem>) {
 impl App {
     /// A message id for a client that gave none.
     pub(crate) fn new_msg_id(&self) -> Result<MsgId, ApiError> {
-        let random: [u8; 16] = self.random()?;
-        MsgId::parse(&to_hex(&random)).map_err(|e| ApiError::internal(e.to_string()))
+        Ok(MsgId::native(&MsgId::timed(self.clock.milliseconds(), self.random()?)))
     }
 }

@@ -5,13 +5,14 @@ use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{Item, NativeItem, Receipt, Tombstone};
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::ws::Cipher;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 use crate::App;
 use crate::LogReceipt;
 use crate::error::ApiError;
-use crate::log::{Hash, ProofError, RecentTiles, Tiles, consistency, inclusion};
+use crate::log::{Hash, Head, ProofError, Tiles, consistency, inclusion};
 use crate::store::{Device, PacketsOf, StoreError, StoredItem, StoredTiles};
 
 /// What a deleted message and a deletion show instead of the sender's `ad`.
@@ -121,6 +122,42 @@ where
     Ok(base64s(&consistency(from, to, tiles).map_err(unproved)?))
 }
 
+/// What a receipt is written from: serialized it is a [`Receipt`], without a copy of the head,
+/// which the messages of a batch share.
+#[derive(Debug, Serialize)]
+pub struct Proved {
+    sth_index: u64,
+    #[serde(serialize_with = "note")]
+    head: Arc<Head>,
+    #[serde(rename = "inclusion", serialize_with = "in_base64")]
+    path: Vec<Hash>,
+}
+
+fn note<S: Serializer>(head: &Head, serializer: S) -> Result<S::Ok, S::Error> {
+    head.note_json().serialize(serializer)
+}
+
+fn in_base64<S: Serializer>(hashes: &[Hash], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(hashes.iter().map(|hash| to_base64(hash)))
+}
+
+impl Proved {
+    /// By the path of what was placed, in the head that came with it.
+    pub(crate) fn new(placed: &LogReceipt, path: Vec<Hash>) -> Self {
+        Self { sth_index: placed.index + 1, head: placed.head.clone(), path }
+    }
+}
+
+impl From<Proved> for Receipt {
+    fn from(proved: Proved) -> Self {
+        Self {
+            sth_index: proved.sth_index,
+            head: String::from_utf8_lossy(&proved.head.note).into_owned(),
+            inclusion: base64s(&proved.path),
+        }
+    }
+}
+
 /// The receipt that a sender is given: native devices always get one, others when they ask.
 ///
 /// # Errors
@@ -131,43 +168,39 @@ pub async fn receipt_for(
     asked: bool,
     placed: &LogReceipt,
 ) -> Result<Option<Receipt>, ApiError> {
-    if !device.native && !asked {
-        return Ok(None);
-    }
-    receipt(app, placed).await.map(Some)
+    Ok(proved_for(app, device, asked, placed).await?.map(Receipt::from))
 }
 
-/// The receipt of something the log just placed, or had placed before.
+/// As [`receipt_for`], for those who write it out at once.
 ///
 /// # Errors
 /// [`ApiError`].
-pub async fn receipt(app: &App, placed: &LogReceipt) -> Result<Receipt, ApiError> {
-    let head = placed.head.clone();
-    let sth_index = placed.index + 1;
-    // The path of a fresh entry is in memory; only that of an old one is read from the store.
-    let inclusion = match path(sth_index, head.size, &mut Recent(&head.tiles)) {
-        Ok(path) => path,
-        Err(_) => {
-            let size = head.size;
-            app.store.read(move |conn| path(sth_index, size, &mut StoredTiles(conn))).await?
-        }
-    };
-    Ok(Receipt {
-        sth_index,
-        head: String::from_utf8_lossy(&placed.head.note).into_owned(),
-        inclusion,
-    })
+pub async fn proved_for(
+    app: &App,
+    device: &Device,
+    asked: bool,
+    placed: &LogReceipt,
+) -> Result<Option<Proved>, ApiError> {
+    if !device.native && !asked {
+        return Ok(None);
+    }
+    proved(app, placed).await.map(Some)
 }
 
-/// The tiles that came with a head, alone.
-struct Recent<'a>(&'a RecentTiles);
-
-impl Tiles for Recent<'_> {
-    type Error = ApiError;
-
-    fn tile(&mut self, level: u8, index: u64, width: u16) -> Result<Vec<Hash>, ApiError> {
-        self.0.tile(level, index, width).ok_or_else(|| ApiError::internal("not a recent tile"))
-    }
+/// Proves the place of something the log just placed, or had placed before.
+async fn proved(app: &App, placed: &LogReceipt) -> Result<Proved, ApiError> {
+    let (index, size) = (placed.index, placed.head.size);
+    let path = match placed.head.tiles.path(index) {
+        Some(path) => path,
+        // Sent again, after newer ones: its tile is in the store only.
+        None => {
+            let query = move |conn: &mut _| {
+                inclusion(index, size, &mut StoredTiles(conn)).map_err(unproved::<StoreError>)
+            };
+            app.store.read(query).await?
+        }
+    };
+    Ok(Proved::new(placed, path))
 }
 
 fn ad(row: &StoredItem) -> Result<&RawValue, StoreError> {
@@ -194,7 +227,9 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::RecentTiles;
     use crate::store::Deletion;
+    use nexo_schema::bytes::from_base64;
     use nexo_schema::ids::AccountId;
     use nexo_schema::ws::Envelope;
     use proptest::prelude::*;
@@ -247,6 +282,22 @@ mod tests {
                 _ => Cipher::Split { c: to_base64(c), n: to_base64(n) },
             };
             prop_assert_eq!(read.cipher, cipher);
+        }
+    }
+
+    #[test]
+    fn what_is_proved_is_written_as_a_receipt() {
+        let note = "relay.example.org\n2\n\u{2014} \"é\"\\ sig\n";
+        let (note_bytes, tiles) = (note.as_bytes().into(), RecentTiles::default());
+        let head = Arc::new(Head::new(2, [1; 32], note_bytes, 7, tiles));
+        for path in [vec![], vec![[0xfb; 32], [0; 32]]] {
+            let proved = Proved { sth_index: 2, head: head.clone(), path: path.clone() };
+            let json = serde_json::to_string(&proved).unwrap();
+            let receipt = Receipt::from(proved);
+            assert_eq!(json, serde_json::to_string(&receipt).unwrap());
+            assert_eq!((receipt.sth_index, receipt.head.as_str()), (2, note));
+            let hashes = receipt.inclusion.iter().map(|text| from_base64(text).unwrap());
+            assert!(hashes.eq(path));
         }
     }
 }

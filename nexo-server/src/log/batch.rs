@@ -63,7 +63,8 @@ fn appended(
 impl Candidate {
     /// The tiles around the head that this batch makes.
     pub(super) fn recent_tiles(&self) -> RecentTiles {
-        RecentTiles::new(self.staged.tiles.iter().cloned().chain(self.tail.edge.partial_tiles()))
+        let edge = self.tail.edge.partial_tiles();
+        RecentTiles::new(self.staged.size, self.staged.tiles.iter().cloned().chain(edge))
     }
 
     /// Whether the database's newest head is the one staged here.

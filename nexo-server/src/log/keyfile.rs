@@ -8,13 +8,14 @@
 //! ```
 
 use super::tree::Hash;
+use crate::private_file;
 use ed25519_dalek::SigningKey;
 use nexo_schema::bytes::{to_base64, to_hex};
 use nexo_schema::checkpoint::VKey;
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -99,41 +100,24 @@ impl NamedKey {
         Zeroizing::new(format!("{PREFIX}{name}+{id}+{}\n", *blob))
     }
 
-    /// Writes a new key file, whole or not at all, and durably. Fails if there
-    /// is one already: two servers started on one directory must not each sign
-    /// with a key that only one of them kept.
-    pub(super) fn create(&self, path: &Path) -> Result<(), KeyFileError> {
-        self.install(path, |draft| {
-            let linked = fs::hard_link(draft, path);
-            fs::remove_file(draft).and(linked)
-        })
+    /// Writes a new key file; the key that is in it afterwards. That is another one if another
+    /// server was faster: of several that start on one directory, none may sign with a key that
+    /// it alone knows.
+    pub(super) fn create(self, path: &Path) -> Result<Self, KeyFileError> {
+        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+        match private_file::create(path, self.text().as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let found = Self::read(path, self.vkey.kind)?;
+                found.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
+            }
+            made => made.map(|()| self).map_err(io),
+        }
     }
 
     /// Writes the key file over the one that is there, whole or not at all.
     pub(super) fn replace(&self, path: &Path) -> Result<(), KeyFileError> {
-        self.install(path, |draft| fs::rename(draft, path))
-    }
-
-    fn install(
-        &self,
-        path: &Path,
-        publish: impl FnOnce(&Path) -> io::Result<()>,
-    ) -> Result<(), KeyFileError> {
-        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
-        let draft = path.with_extension(format!("key.{}", std::process::id()));
-        // A draft of that name is what a crash left; nothing was signed with it.
-        match fs::remove_file(&draft) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(io)?;
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
-        file.write_all(self.text().as_bytes()).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        publish(&draft).map_err(io)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(dir.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()).map_err(io)
+        let replaced = private_file::replace(path, self.text().as_bytes());
+        replaced.map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
     }
 }
 
@@ -148,6 +132,7 @@ fn key_id(name: &str, kind: u8, key: &[u8; 32]) -> [u8; 4] {
 mod tests {
     use super::*;
     use nexo_schema::checkpoint::{KIND_COSIGNATURE, KIND_ED25519};
+    use std::fs::{self, Permissions};
 
     fn dir() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
@@ -171,7 +156,7 @@ mod tests {
         let path = dir.path().join("log.key");
         assert!(NamedKey::read(&path, KIND_ED25519).unwrap().is_none());
         let key = NamedKey::new("relay.example.org", KIND_ED25519, &[7; 32]);
-        key.create(&path).unwrap();
+        let key = key.create(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
         let text = fs::read_to_string(&path).unwrap();
         let id = to_hex(&key.vkey.key_id);
@@ -187,13 +172,15 @@ mod tests {
         let dir = dir();
         let path = dir.path().join("log.key");
         NamedKey::new("a", KIND_ED25519, &[1; 32]).create(&path).unwrap();
-        let second = NamedKey::new("a", KIND_ED25519, &[2; 32]);
-        let refused = second.create(&path).unwrap_err();
-        let KeyFileError::Io { source, .. } = refused else { panic!("{refused}") };
-        assert_eq!(source.kind(), io::ErrorKind::AlreadyExists);
+        let second = || NamedKey::new("b", KIND_ED25519, &[2; 32]);
+        let used = second().create(&path).unwrap();
+        assert_eq!((used.signing.as_bytes(), &*used.vkey.name), (&[1; 32], "a"));
         let kept = NamedKey::read(&path, KIND_ED25519).unwrap().unwrap();
         assert_eq!(kept.signing.as_bytes(), &[1; 32]);
-        second.replace(&path).unwrap();
+        // One of another kind is no winner of a race.
+        let other = NamedKey::new("a", KIND_COSIGNATURE, &[3; 32]).create(&path);
+        assert!(matches!(other, Err(KeyFileError::Malformed { .. })));
+        second().replace(&path).unwrap();
         let kept = NamedKey::read(&path, KIND_ED25519).unwrap().unwrap();
         assert_eq!((kept.signing.as_bytes(), mode(&path)), (&[2; 32], 0o600));
     }
@@ -218,7 +205,7 @@ mod tests {
         let dir = dir();
         let path = dir.path().join("log.key");
         let key = NamedKey::new("a", KIND_ED25519, &[1; 32]);
-        key.create(&path).unwrap();
+        let key = key.create(&path).unwrap();
         assert!(NamedKey::read(&path, KIND_COSIGNATURE).is_err(), "another kind");
         let good = key.text();
         let id = to_hex(&key.vkey.key_id);

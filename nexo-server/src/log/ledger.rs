@@ -186,6 +186,12 @@ pub trait Ledger: Send + 'static {
     /// [`LedgerError`]; what was read is checked by the log, not here.
     fn load(&mut self) -> Result<Stored, LedgerError>;
 
+    /// The size of the newest head in the database, without more; 0 before the first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    fn size(&mut self) -> Result<u64, LedgerError>;
+
     /// One transaction, durable when it returns `Ok`:
     ///
     /// 1. begin, taking the write lock, and read the head row; no row counts as

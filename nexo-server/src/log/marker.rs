@@ -33,7 +33,7 @@ const SLOT: usize = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum MarkerError {
     /// The marker cannot be read or created.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}; let the user that runs nexo-server read and write it", path.display())]
     Io {
         /// The marker's file.
         path: PathBuf,

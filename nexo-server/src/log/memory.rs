@@ -132,6 +132,11 @@ impl Ledger for Memory {
         Ok(disk.stored())
     }
 
+    fn size(&mut self) -> Result<u64, LedgerError> {
+        let disk = self.disk.lock();
+        if disk.load_fails { Err(LedgerError("the disk is gone".into())) } else { Ok(disk.size()) }
+    }
+
     fn commit(
         &mut self,
         expected: u64,

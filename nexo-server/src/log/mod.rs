@@ -16,15 +16,17 @@
 //!                                 └─► marker ─► adopt ─► bell (watch) ─► answer every ticket
 //! ```
 //!
-//! `tree.rs` hashes (and alone knows the tree crate), `proof.rs` proves, `recent.rs`
-//! spares the proofs of fresh receipts the database, `signer.rs` and `keyfile.rs`
-//! keep and use the keys, `load.rs` checks what the database
+//! `tree.rs` hashes (and alone knows the tree crate), `proof.rs` proves. A `head.rs` has what
+//! its receipts share, so that their paths are looked up (`recent.rs`, `layers.rs`).
+//! `signer.rs` and `keyfile.rs` keep and use the keys, `load.rs` checks what the database
 //! says, `marker.rs` remembers what was told, `sequencer.rs` is the writer and `attempt.rs` its
 //! part inside the transaction, `stats.rs` counts.
 
 mod attempt;
 mod batch;
+mod head;
 mod keyfile;
+mod layers;
 mod ledger;
 mod load;
 mod marker;
@@ -40,6 +42,7 @@ mod stats;
 mod tree;
 
 pub use batch::bundle_entries;
+pub use head::Head;
 pub use keyfile::KeyFileError;
 pub use ledger::{
     Admission, BundleWrite, CommitError, Entry, EntryTooLong, Ledger, LedgerError, MAX_ENTRY,
@@ -48,7 +51,7 @@ pub use ledger::{
 pub use load::LoadError;
 pub use marker::{Announced, MARKER_FILE, MarkerError, announced};
 pub use proof::{ProofError, Tiles, consistency, inclusion, width};
-pub use recent::{Layered, RecentTiles};
+pub use recent::RecentTiles;
 pub use sequencer::Halt;
 pub use signer::{KeyError, LOG_KEY_FILE, LogKeys, OwnHead, OwnNoteError, TIME_KEY_FILE};
 pub use stats::{BatchStats, Counters, Histogram, LEAVES_BOUNDS, Step, TIME_BOUNDS};
@@ -114,21 +117,6 @@ impl Options {
     }
 }
 
-/// A committed, signed tree head.
-#[derive(Debug)]
-pub struct Head {
-    /// Number of leaves.
-    pub size: u64,
-    /// Root of those leaves.
-    pub root: Hash,
-    /// The signed checkpoint, to be served verbatim.
-    pub note: Arc<[u8]>,
-    /// POSIX seconds in its time signature.
-    pub time: u64,
-    /// The tiles of its batch and of the right edge; see [`RecentTiles`].
-    pub tiles: RecentTiles,
-}
-
 /// What a submitter holds when its item is in the log.
 #[derive(Debug, Clone)]
 pub struct Receipt<P> {
@@ -138,8 +126,8 @@ pub struct Receipt<P> {
     pub placed: P,
     /// It had been in the log before; this is its old place.
     pub known: bool,
-    /// A head that covers it; its path follows from [`inclusion`] over
-    /// `head.tiles`.
+    /// A head that covers it. `head.tiles` have its path if it is new; that of an
+    /// older place follows from [`inclusion`] over stored tiles.
     pub head: Arc<Head>,
 }
 

@@ -172,13 +172,8 @@ impl<L: Ledger> Sequencer<L> {
         }
         let time = stored.as_ref().map_or(0, |head| head.time);
         // Nobody sees this one: the receiver is handed out after the next.
-        let unsigned = Head {
-            size: tail.edge.size(),
-            root: tail.edge.root(),
-            note: Arc::from([]),
-            time,
-            tiles: RecentTiles::default(),
-        };
+        let (size, root) = (tail.edge.size(), tail.edge.root());
+        let unsigned = Head::new(size, root, Arc::from([]), time, RecentTiles::default());
         let heads = watch::Sender::new(Arc::new(unsigned));
         let (adopted, lost) = (Instant::now(), None);
         let mut log = Self { ledger, keys, clock, tail, time, marker, heads, counters, adopted, lost };
@@ -263,9 +258,8 @@ impl<L: Ledger> Sequencer<L> {
         let failure = match outcome {
             Ok(admissions) => {
                 let began = Instant::now();
-                // First: whoever is answered may ask with what the batch changed.
-                self.ledger.adopted(self.tail.edge.size(), items);
                 self.answer(admissions, answers);
+                self.ledger.adopted(self.tail.edge.size(), items);
                 self.counters.spent(Step::Adopt, began.elapsed());
                 return Ok(());
             }
@@ -288,7 +282,13 @@ impl<L: Ledger> Sequencer<L> {
         if self.lost.is_some_and(|next| Instant::now() < next) {
             return Ok(());
         }
-        match self.reload() {
+        let found = match self.ledger.size() {
+            // Nothing new, as after our own commits.
+            Ok(size) if self.lost.is_none() && size == self.tail.edge.size() => return Ok(()),
+            Ok(_) => self.reload(),
+            Err(error) => Err(LoadError::from(error).into()),
+        };
+        match found {
             Ok(()) => {
                 if self.lost.take().is_some() {
                     tracing::info!(size = self.tail.edge.size(), "the log goes on");
@@ -422,8 +422,8 @@ impl<L: Ledger> Sequencer<L> {
         if *self.heads.borrow().note == *note {
             return Ok(());
         }
-        let tiles = RecentTiles::new(tail.edge.partial_tiles());
-        self.adopt(tail, Head { size, root, note: note.into(), time, tiles })
+        let tiles = RecentTiles::new(size, tail.edge.partial_tiles());
+        self.adopt(tail, Head::new(size, root, note.into(), time, tiles))
     }
 
     /// Makes a committed head ours, and tells. The marker goes first: whoever
@@ -450,6 +450,5 @@ pub(super) fn not_back(known: &Tail, now: &Tail) -> Result<(), LoadError> {
 
 fn head_of(candidate: &Candidate) -> Head {
     let Staged { size, root, note, time, .. } = &*candidate.staged;
-    let tiles = candidate.recent_tiles();
-    Head { size: *size, root: *root, note: note.as_slice().into(), time: *time, tiles }
+    Head::new(*size, *root, note.as_slice().into(), *time, candidate.recent_tiles())
 }

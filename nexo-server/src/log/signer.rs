@@ -113,15 +113,19 @@ pub struct LogKeys {
 
 impl LogKeys {
     /// The keys in `dir`; at first start, new ones. A new log is called `asked`,
-    /// or `nexo-` and 16 hex digits of SHA-256(log public key).
+    /// or `nexo-` and 16 hex digits of SHA-256(log public key). Of several servers that start
+    /// on one directory at the same moment one makes each key, and all use it; the log is
+    /// called what the one that made the log key was asked.
     ///
     /// # Errors
     /// [`KeyError`]. With [`KeyError::OriginChanged`] the caller may look
     /// whether the log is empty, and [`LogKeys::rename`] it if so.
     pub fn open(dir: &Path, asked: Option<&Origin>) -> Result<Self, KeyError> {
         let log_path = dir.join(LOG_KEY_FILE);
-        let log = NamedKey::read(&log_path, KIND_ED25519)?;
+        // The time key is read first, because it is made last: another server that makes both
+        // between the two looks must not look like one that has lost its log key.
         let time = NamedKey::read(&dir.join(TIME_KEY_FILE), KIND_COSIGNATURE)?;
+        let log = NamedKey::read(&log_path, KIND_ED25519)?;
         let log = match (log, &time) {
             (Some(log), _) => log,
             (None, Some(_)) => return Err(KeyError::LogKeyMissing { path: log_path }),
@@ -263,15 +267,12 @@ fn new_log_key(path: &Path, asked: Option<&Origin>) -> Result<NamedKey, KeyError
     let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key();
     let own_name = || format!("nexo-{}", to_hex(&Sha256::digest(key.as_bytes())[..8]));
     let name = asked.map_or_else(own_name, Origin::to_string);
-    let key = NamedKey::new(&name, KIND_ED25519, &seed);
-    key.create(path)?;
-    Ok(key)
+    Ok(NamedKey::new(&name, KIND_ED25519, &seed).create(path)?)
 }
 
 fn new_time_key(dir: &Path, origin: &Origin) -> Result<NamedKey, KeyError> {
     let key = NamedKey::new(&time_name(origin), KIND_COSIGNATURE, &*new_seed()?);
-    key.create(&dir.join(TIME_KEY_FILE))?;
-    Ok(key)
+    Ok(key.create(&dir.join(TIME_KEY_FILE))?)
 }
 
 fn new_seed() -> Result<Zeroizing<[u8; 32]>, KeyError> {
@@ -287,6 +288,8 @@ pub(crate) mod tests {
     use nexo_schema::checkpoint::parse_key_list;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Barrier;
+    use std::thread;
 
     /// Fixed keys of a log called `name`.
     pub(crate) fn keys(name: &str, seed: u8) -> LogKeys {
@@ -428,6 +431,39 @@ pub(crate) mod tests {
         assert!(!log.exists(), "no new log key is made");
         fs::copy(&time, &log).unwrap();
         assert!(matches!(LogKeys::open(dir.path(), None), Err(KeyError::File(_))));
+    }
+
+    #[test]
+    fn servers_that_start_at_the_same_moment_use_one_pair_of_keys() {
+        for round in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let (start, asked) = (Barrier::new(4), origin("relay.example.org"));
+            // Asked for a name by some, by none and by all.
+            let open = |n: u32| {
+                let (dir, start) = (dir.path(), &start);
+                let asked = (n < round % 5).then_some(&asked);
+                move || {
+                    start.wait();
+                    LogKeys::open(dir, asked)
+                }
+            };
+            let all: Vec<_> = thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|n| scope.spawn(open(n))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let kept = LogKeys::open(dir.path(), None).unwrap();
+            for keys in all {
+                match keys {
+                    Ok(keys) => assert_eq!(keys.key_list(), kept.key_list()),
+                    // Who came too late with a wish is told so, and signs nothing.
+                    Err(KeyError::OriginChanged { kept: name, .. }) => {
+                        assert!(name == *kept.origin() && name != asked);
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! From a text frame to an item of the log, and back.
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::http::Receipt;
 use nexo_schema::ids::{ConvId, MsgId};
 use nexo_schema::ws::{Ask, Notice, Submit};
+use serde::Serialize;
 
 use crate::error::ApiError;
+use crate::http::present::Proved;
 use crate::http::submission::Draft;
 use crate::store::{Device, Item};
 use crate::{App, LogReceipt};
@@ -88,10 +89,23 @@ fn item(
     Ok((msg_id, Item::Message(draft.into_message(&app.origin, device)?)))
 }
 
+/// [`Notice::Ack`], its receipt written straight from the head.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "ack")]
+struct Ack<'a> {
+    msg_id: &'a MsgId,
+    sth_index: u64,
+    ts: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<&'a Proved>,
+}
+
 /// The frame that says an envelope is in the log.
-pub(super) fn ack(msg_id: MsgId, placed: &LogReceipt, receipt: Option<Receipt>) -> Option<String> {
+pub(super) fn ack(msg_id: &MsgId, placed: &LogReceipt, receipt: Option<&Proved>) -> Option<String> {
     let (sth_index, ts, duplicate) = (placed.index + 1, placed.placed.ts, placed.known);
-    serde_json::to_string(&Notice::Ack { msg_id, sth_index, ts, duplicate, receipt }).ok()
+    serde_json::to_string(&Ack { msg_id, sth_index, ts, duplicate, receipt }).ok()
 }
 
 /// The frame that says an envelope was refused.
@@ -102,4 +116,29 @@ pub(super) fn nack(msg_id: Option<MsgId>, error: &ApiError) -> Option<String> {
 /// The frame that rings.
 pub(super) fn bell(size: u64) -> Option<String> {
     serde_json::to_string(&Notice::Head { size }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Head, RecentTiles};
+    use crate::store::Placed;
+    use nexo_schema::http::Receipt;
+    use std::sync::Arc;
+
+    #[test]
+    fn an_ack_is_written_as_the_schema_has_it() {
+        let (note, tiles) = (b"relay\n9\n".as_slice().into(), RecentTiles::default());
+        let head = Arc::new(Head::new(9, [1; 32], note, 7, tiles));
+        for (known, path) in [(false, None), (true, None), (false, Some(vec![[3; 32]; 4]))] {
+            let placed =
+                LogReceipt { index: 4, placed: Placed { ts: 12 }, known, head: head.clone() };
+            let msg_id = MsgId::parse("m").unwrap();
+            let proved = path.map(|path| Proved::new(&placed, path));
+            let written = ack(&msg_id, &placed, proved.as_ref()).unwrap();
+            let receipt = proved.map(Receipt::from);
+            let notice = Notice::Ack { msg_id, sth_index: 5, ts: 12, duplicate: known, receipt };
+            assert_eq!(written, serde_json::to_string(&notice).unwrap());
+        }
+    }
 }

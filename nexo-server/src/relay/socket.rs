@@ -1,5 +1,6 @@
 //! One connection: what is done about each thing that happens on it.
 
+use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use rocket::Shutdown;
 use rocket::futures::FutureExt as _;
@@ -165,10 +166,10 @@ impl Socket {
         match (outcome, answer) {
             (Err(error), _) => line.put(nack(Some(msg_id), &error)).await,
             (Ok(placed), Answer::Ack { receipt }) => {
-                let receipt = present::receipt_for(&self.app, &self.device, receipt, &placed).await;
-                // The problem was logged where it arose; the sender asks again.
-                let receipt = receipt.map_err(|_| lost())?;
-                line.put(ack(msg_id, &placed, receipt)).await
+                let receipt = present::proved_for(&self.app, &self.device, receipt, &placed).await;
+                // The sender asks again.
+                let receipt = receipt.map_err(|error| lost(&error))?;
+                line.put(ack(&msg_id, &placed, receipt.as_ref())).await
             }
             (Ok(placed), Answer::Echo) if placed.known => {
                 line.put(self.stored(msg_id).await.map_err(failed)?).await
@@ -242,11 +243,16 @@ async fn settled(asked: Asked, ticket: Waiting) -> Settled {
 }
 
 fn failed(error: StoreError) -> End {
-    // Logs the error; the socket tells only that it may come back.
-    let _ = ApiError::from(error);
-    lost()
+    lost(&error.into())
 }
 
-fn lost() -> End {
-    End::Close(CloseCode::Error, "internal error; come back with after=")
+/// The cause was logged where it arose; the socket tells only that it may come back, and
+/// whether that is likely to help.
+fn lost(error: &ApiError) -> End {
+    match error.problem().code {
+        ErrorCode::Unavailable => {
+            End::Close(CloseCode::Again, "the relay is busy; come back with after=")
+        }
+        _ => End::Close(CloseCode::Error, "internal error; come back with after="),
+    }
 }

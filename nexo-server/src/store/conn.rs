@@ -4,18 +4,21 @@
 //! bulk loads) the code matches on [`Conn`]. PostgreSQL is reached with libpq, which is built
 //! from source as SQLite is.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection as _, TransactionManager as _};
 use diesel::pg::PgConnection;
 use diesel::prelude::*;
-use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use diesel::r2d2::{ManageConnection, Pool, PooledConnection, R2D2Connection as _};
 use diesel::sqlite::SqliteConnection;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::StoreError;
+use super::outage::{Outage, Watch};
+use super::unwritable::unwritable;
 
 /// A connection to either engine.
 #[derive(diesel::MultiConnection)]
@@ -95,7 +98,29 @@ const MIGRATION_LOCK: &str = "SELECT pg_advisory_lock(715827882)";
 const MIGRATION_UNLOCK: &str = "SELECT pg_advisory_unlock(715827882)";
 
 /// Connections handed out to readers, and on PostgreSQL to writers too.
-pub(super) type Readers = Pool<ConnectionManager<Conn>>;
+#[derive(Clone)]
+pub(super) struct Readers {
+    pool: Pool<Opener>,
+    outage: Arc<Outage>,
+}
+
+impl Readers {
+    /// A connection, waited for if all are in use.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] after [`POOL_WAIT`].
+    pub(super) fn get(&self) -> Result<PooledConnection<Opener>, StoreError> {
+        self.pool.get().map_err(|error| {
+            self.outage.failed(&error);
+            StoreError::Busy
+        })
+    }
+
+    /// What the operator has been told.
+    pub(super) fn outage(&self) -> Arc<Outage> {
+        Arc::clone(&self.outage)
+    }
+}
 
 impl Database {
     /// The path or URL as Diesel takes it.
@@ -122,7 +147,17 @@ impl Database {
     }
 
     /// Creates the file if need be, brings the schema up to date and returns the connection.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Unwritable`] names the path in the way, if it is one.
     pub(super) fn prepare(&self) -> Result<Conn, StoreError> {
+        self.prepared().map_err(|error| match self {
+            Self::File(path) => unwritable(path).unwrap_or(error),
+            Self::Postgres(_) => error,
+        })
+    }
+
+    fn prepared(&self) -> Result<Conn, StoreError> {
         if let Self::File(path) = self {
             create_private(path).map_err(|e| StoreError::Connect(e.to_string()))?;
         }
@@ -148,17 +183,49 @@ impl Database {
     }
 
     /// Opens the pool.
-    pub(super) fn readers(&self) -> Result<Readers, StoreError> {
-        Pool::builder()
+    pub(super) fn readers(&self, outage: &Arc<Outage>) -> Result<Readers, StoreError> {
+        let watch = Watch(Arc::clone(outage));
+        let pool = Pool::builder()
             .max_size(POOL)
             .min_idle(Some(1))
             .connection_timeout(POOL_WAIT)
             // A file does not hang up; asking a server costs a round trip, and a broken
             // connection would cost an answer.
             .test_on_check_out(matches!(self, Self::Postgres(_)))
-            .connection_customizer(Box::new(Pooled))
-            .build(ConnectionManager::new(self.url()))
-            .map_err(|e| StoreError::Connect(e.to_string()))
+            .error_handler(Box::new(watch.clone()))
+            .build(Opener { database: self.clone(), watch })
+            .map_err(|e| StoreError::Connect(e.to_string()))?;
+        Ok(Readers { pool, outage: Arc::clone(outage) })
+    }
+}
+
+/// Makes the pool's connections. Diesel's own manager would try each engine on the URL, and
+/// tell only that none took it.
+pub(super) struct Opener {
+    database: Database,
+    watch: Watch,
+}
+
+impl ManageConnection for Opener {
+    type Connection = Conn;
+    type Error = StoreError;
+
+    fn connect(&self) -> Result<Conn, StoreError> {
+        let mut conn = self.database.connect()?;
+        if let Conn::Sqlite(conn) = &mut conn {
+            // Only the writer writes.
+            conn.batch_execute("PRAGMA query_only = ON;")?;
+        }
+        conn.set_instrumentation(self.watch.clone());
+        Ok(conn)
+    }
+
+    fn is_valid(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        Ok(conn.ping()?)
+    }
+
+    fn has_broken(&self, conn: &mut Conn) -> bool {
+        std::thread::panicking() || conn.is_broken()
     }
 }
 
@@ -218,30 +285,18 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-#[derive(Debug)]
-struct Pooled;
-
-impl CustomizeConnection<Conn, diesel::r2d2::Error> for Pooled {
-    fn on_acquire(&self, conn: &mut Conn) -> Result<(), diesel::r2d2::Error> {
-        let done = match conn {
-            // Only the writer writes.
-            Conn::Sqlite(conn) => conn.batch_execute(&format!("{PRAGMAS} PRAGMA query_only = ON;")),
-            Conn::Postgres(conn) => conn.batch_execute(SETTINGS),
-        };
-        done.map_err(diesel::r2d2::Error::QueryError)
-    }
-}
-
-/// A connection that several take turns on. A transaction that a panic or a failed rollback left
-/// open goes with its connection, or every later one would be refused.
+/// A connection that several take turns on. A transaction that a failed rollback left open goes
+/// with its connection, or every later one would be refused.
 pub(super) struct Shared {
     conn: Mutex<Conn>,
     database: Database,
+    outage: Arc<Outage>,
 }
 
 impl Shared {
-    pub(super) fn new(conn: Conn, database: Database) -> Self {
-        Self { conn: Mutex::new(conn), database }
+    pub(super) fn new(mut conn: Conn, database: Database, outage: Arc<Outage>) -> Self {
+        conn.set_instrumentation(Watch(Arc::clone(&outage)));
+        Self { conn: Mutex::new(conn), database, outage }
     }
 
     /// The connection, outside of any transaction.
@@ -251,7 +306,8 @@ impl Shared {
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Conn>, StoreError> {
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_idle(&mut conn) {
-            *conn = self.database.connect()?;
+            *conn = self.database.connect().inspect_err(|error| self.outage.failed(error))?;
+            conn.set_instrumentation(Watch(Arc::clone(&self.outage)));
         }
         Ok(conn)
     }
@@ -276,14 +332,23 @@ where
     E: From<diesel::result::Error>,
 {
     match conn {
-        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
+        Conn::Sqlite(conn) => {
+            AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?
+        }
         Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn)?,
     }
     let first = match (&mut *conn, begin) {
         (Conn::Postgres(conn), Some(sql)) => conn.batch_execute(sql).map_err(E::from),
         _ => Ok(()),
     };
-    match first.and_then(|()| change(conn)) {
+    let outcome = first.and_then(|()| {
+        // A panic goes on, but not with the lock held: others would wait for it in vain.
+        catch_unwind(AssertUnwindSafe(|| change(conn))).unwrap_or_else(|panic| {
+            let _ = roll_back(conn);
+            resume_unwind(panic)
+        })
+    });
+    match outcome {
         Ok(value) => {
             commit(conn)?;
             Ok(value)
@@ -340,14 +405,20 @@ mod tests {
             ("postgresql:///d?host=/run&password=x", "postgres:///d"),
         ] {
             let database = Database::Postgres(url.into());
-            assert_eq!((format!("{database}"), format!("{database:?}")), (shown.into(), shown.into()));
+            assert_eq!(
+                (format!("{database}"), format!("{database:?}")),
+                (shown.into(), shown.into())
+            );
         }
     }
 
     #[test]
     fn the_operators_words_win_over_ours() {
         let full = with_conninfo("postgres://h/d?connect_timeout=60");
-        assert!(full.starts_with("postgres://h/d?connect_timeout=60&keepalives_idle=10&"), "{full}");
+        assert!(
+            full.starts_with("postgres://h/d?connect_timeout=60&keepalives_idle=10&"),
+            "{full}"
+        );
         assert_eq!(full.matches("connect_timeout").count(), 1);
         assert!(with_conninfo("postgres://h/d").starts_with("postgres://h/d?connect_timeout=5&"));
     }

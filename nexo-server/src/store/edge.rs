@@ -1,11 +1,11 @@
 //! The log's right edge: what a batch reads and writes of heads, tiles, bundles and tail.
 
-use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use nexo_schema::ids::Origin;
 
+use super::pg_write::{self, PutTree};
 use super::schema::{bundles, heads, log_head, tail, tiles};
-use super::tree::{newest_head, tail_of, tile};
+use super::tree::{StoredHeadRow, newest_head, tail_of, tile};
 use super::{Conn, StoreError, signed, unsigned};
 use crate::log::{Staged, Stored, StoredHead, TILE_HEIGHT, TILE_WIDTH, TileWrite};
 
@@ -20,9 +20,21 @@ pub(super) fn last_staged(conn: &mut Conn) -> Result<u64, StoreError> {
     unsigned("heads", last.unwrap_or(0))
 }
 
-/// Head and edge, to be read in one snapshot.
-pub(super) fn load_edge(conn: &mut Conn) -> Result<Stored, StoreError> {
-    let Some(head) = newest_head(conn)? else { return Ok(Stored::default()) };
+/// The newest head. On PostgreSQL nobody else moves it until the transaction ends; on SQLite
+/// the transaction has the file's write lock.
+pub(super) fn lock_head(conn: &mut Conn) -> Result<Option<StoredHeadRow>, StoreError> {
+    match conn {
+        Conn::Sqlite(_) => newest_head(conn),
+        Conn::Postgres(conn) => pg_write::lock_head(conn),
+    }
+}
+
+/// The edge of the log under `head`, to be read in one snapshot with it, or under its lock.
+pub(super) fn load_edge(
+    conn: &mut Conn,
+    head: Option<StoredHeadRow>,
+) -> Result<Stored, StoreError> {
+    let Some(head) = head else { return Ok(Stored::default()) };
     let width = TILE_WIDTH as u64;
     let mut edge_tiles = Vec::new();
     for level in 1u8..8 {
@@ -35,12 +47,31 @@ pub(super) fn load_edge(conn: &mut Conn) -> Result<Stored, StoreError> {
         }
     }
     let tail = tail_of(conn, head.size / width)?;
-    let head = StoredHead { size: head.size, root: head.root, note: head.note, time: head.time };
+    let StoredHeadRow { size, root, note, time } = head;
+    let head = StoredHead { size, root, note, time };
     Ok(Stored { head: Some(head), edge_tiles, tail })
 }
 
+/// Everything a batch makes of the log, after a head of size `before`. On PostgreSQL the commit
+/// also rings the other servers.
+pub(super) fn write_log(
+    conn: &mut Conn,
+    origin: &Origin,
+    staged: &Staged,
+    now: u64,
+    before: Option<u64>,
+    own_name: &str,
+) -> Result<(), StoreError> {
+    if let (Conn::Postgres(conn), Some(_)) = (&mut *conn, before) {
+        PutTree::of(staged, now, own_name).execute(conn)?;
+        return Ok(());
+    }
+    write_tree(conn, staged)?;
+    write_head(conn, origin, staged, now, before)
+}
+
 /// Tiles, bundles and tail of a batch.
-pub(super) fn write_tree(conn: &mut Conn, staged: &Staged) -> Result<(), StoreError> {
+fn write_tree(conn: &mut Conn, staged: &Staged) -> Result<(), StoreError> {
     for tile in &staged.tiles {
         put_tile(conn, tile)?;
     }
@@ -79,7 +110,7 @@ fn put_tile(conn: &mut Conn, tile: &TileWrite) -> Result<(), StoreError> {
 
 /// The head, in both its places, after one of size `before`. A renewal keeps the size and with
 /// it the `staged_at` of the batch that reached it.
-pub(super) fn write_head(
+fn write_head(
     conn: &mut Conn,
     origin: &Origin,
     staged: &Staged,
@@ -117,14 +148,6 @@ pub(super) fn write_head(
                 heads::staged_at.eq(signed(now)),
             ))
             .execute(conn)?;
-    }
-    Ok(())
-}
-
-/// Rings the other servers, if there can be any, when the transaction commits.
-pub(super) fn ring_others(conn: &mut Conn, own_name: &str) -> Result<(), StoreError> {
-    if let Conn::Postgres(conn) = conn {
-        conn.batch_execute(&format!("NOTIFY {CHANNEL}, '{own_name}'"))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a committed batch made public, for those who wait for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId};
@@ -29,56 +29,45 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// Whether anyone can be waiting for it.
-    pub(super) fn concerns_anyone(&self) -> bool {
-        !self.conversations.is_empty() || !self.keys_changed.is_empty()
-    }
-
     /// What lies behind position `before`, up to `size`, whoever placed it.
     pub(super) fn behind(conn: &mut Conn, before: u64, size: u64) -> Result<Self, StoreError> {
-        if size <= before {
-            return Ok(Self { before, size, ..Self::default() });
-        }
-        let said: Vec<Vec<u8>> = messages::table
+        let said = messages::table
             .filter(messages::sth_index.gt(signed(before)))
             .filter(messages::sth_index.le(signed(size)))
-            .select(messages::conv_id)
-            .distinct()
-            .load(conn)?;
-        let unsaid: Vec<Vec<u8>> = deletions::table
+            .select(messages::conv_id);
+        let unsaid = deletions::table
             .filter(deletions::sth_index.gt(signed(before)))
             .filter(deletions::sth_index.le(signed(size)))
-            .select(deletions::conv_id)
-            .distinct()
+            .select(deletions::conv_id);
+        let concerned: Vec<(Vec<u8>, Vec<u8>)> = participants::table
+            .filter(participants::conv_id.eq_any(said).or(participants::conv_id.eq_any(unsaid)))
+            .select((participants::conv_id, participants::account_id))
             .load(conn)?;
-        let touched: HashSet<Vec<u8>> = said.into_iter().chain(unsaid).collect();
-        let concerned: Vec<Vec<u8>> = participants::table
-            .filter(participants::conv_id.eq_any(&touched))
-            .select(participants::account_id)
-            .distinct()
-            .load(conn)?;
-        let changed: Vec<Vec<u8>> = devices::table
-            .filter(devices::added_index.gt(signed(before)))
-            .or_filter(devices::revoked_index.gt(signed(before)))
-            .select(devices::account_id)
-            .distinct()
-            .load(conn)?;
-        let account = |id: &Vec<u8>| Ok(AccountId(hash32("participants", id)?));
-        let mut fresh = Self {
+        let (mut conversations, mut accounts) = (BTreeSet::new(), BTreeSet::new());
+        for (conv, account) in concerned {
+            conversations.insert(ConvId(hash32("participants", &conv)?));
+            accounts.insert(AccountId(hash32("participants", &account)?));
+        }
+        Ok(Self {
             before,
             size,
-            conversations: touched
-                .iter()
-                .map(|id| Ok(ConvId(hash32("messages", id)?)))
-                .collect::<Result<_, StoreError>>()?,
-            accounts: concerned.iter().map(account).collect::<Result<_, StoreError>>()?,
-            keys_changed: changed.iter().map(account).collect::<Result<_, StoreError>>()?,
+            conversations: conversations.into_iter().collect(),
+            accounts: accounts.into_iter().collect(),
+            keys_changed: keys_changed(conn, before)?,
             items: None,
-        };
-        fresh.conversations.sort_unstable();
-        fresh.accounts.sort_unstable();
-        Ok(fresh)
+        })
     }
+}
+
+/// Accounts whose devices changed behind position `before`.
+pub(super) fn keys_changed(conn: &mut Conn, before: u64) -> Result<Vec<AccountId>, StoreError> {
+    let changed: Vec<Vec<u8>> = devices::table
+        .filter(devices::added_index.gt(signed(before)))
+        .or_filter(devices::revoked_index.gt(signed(before)))
+        .select(devices::account_id)
+        .distinct()
+        .load(conn)?;
+    changed.iter().map(|id| Ok(AccountId(hash32("devices", id)?))).collect()
 }
 
 /// What a batch placed, to be told once it is public.
@@ -112,12 +101,15 @@ impl Told {
     pub(super) fn fresh(mut self, size: u64, items: Vec<Item>) -> Fresh {
         let mut rows = self.placed.iter().peekable();
         let mut out: Vec<StoredItem> = Vec::with_capacity(self.placed.len());
+        let deletes = items.iter().any(|item| matches!(item, Item::Deletion(_)));
         let mut at: HashMap<u64, usize> = HashMap::new();
         for (number, item) in items.into_iter().enumerate() {
             let Some((_, row)) = rows.next_if(|(placed, _)| *placed == number) else { continue };
             match item {
                 Item::Message(new) => {
-                    at.insert(row.index, out.len());
+                    if deletes {
+                        at.insert(row.index, out.len());
+                    }
                     out.push(message(new, row));
                 }
                 Item::Deletion(new) => {

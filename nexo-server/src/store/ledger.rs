@@ -6,17 +6,14 @@ use nexo_schema::ids::Origin;
 
 use super::admit::{Admission, Decision, Item, Known, Placed, Refusal};
 use super::conn::{Shared, exclusive, snapshot};
-use super::edge::{last_staged, load_edge, ring_others, write_head, write_tree};
-use super::fresh::{Fresh, Told};
-use super::tree::newest_head;
+use super::edge::{last_staged, load_edge, lock_head, write_log};
+use super::fresh::{Fresh, Told, keys_changed};
+use super::tree::{StoredHeadRow, newest_head};
 use super::{Conn, Store, StoreError};
 use crate::clock::Clock;
 use crate::log::{
     Admission as Admitted, CommitError, Entry, Ledger, LedgerError, Staging, Step, Stored,
 };
-
-/// What PostgreSQL's servers wait for in turn; SQLite's write lock covers it.
-const LOCK_HEAD: &str = "SELECT pg_advisory_xact_lock(715827884)";
 
 /// Called on the writer's thread when a batch is public.
 pub(super) type Ring = Box<dyn Fn(Fresh) + Send>;
@@ -32,8 +29,8 @@ pub struct SqlLedger {
     known: Known,
     /// Entries that waiters were told of; none before the first head.
     told: Option<u64>,
-    /// What other servers added behind `told`.
-    theirs: Option<Fresh>,
+    /// How far other servers brought the log, if they did.
+    theirs: Option<u64>,
     /// What the last batch placed.
     ours: Told,
 }
@@ -56,10 +53,72 @@ impl SqlLedger {
         Ok(writer)
     }
 
+    /// One transaction; if it fails, also whether it had come to its COMMIT.
+    fn attempt(
+        &mut self,
+        writer: &Shared,
+        expected: u64,
+        items: &[Item],
+        look_up: bool,
+        staging: &mut dyn Staging<Placed, Refusal>,
+    ) -> Result<(), (Abort, bool)> {
+        let now = self.clock.seconds();
+        let (origin, own_name) = (&self.origin, self.store.own_name());
+        let known = &mut self.known;
+        let mut batch = Batch { origin, own_name, now, known, items, look_up, theirs: None };
+        let mut written = None;
+        let outcome = writer.lock().map_err(Abort::from).and_then(|mut conn| {
+            exclusive(&mut conn, None, |conn| {
+                written = Some(batch.write(conn, expected, staging)?);
+                Ok(())
+            })
+        });
+        self.theirs = batch.theirs;
+        let reached_commit = written.is_some();
+        self.ours = written.unwrap_or_default();
+        outcome.map_err(|abort| (abort, reached_commit))
+    }
+
     /// After an error: nothing that was read is relied on, and a server is asked anew.
     fn doubt(&mut self) {
         self.known.forget();
         self.writer = None;
+    }
+
+    fn failed(&mut self, error: StoreError) -> LedgerError {
+        self.doubt();
+        LedgerError(error.into())
+    }
+
+    /// Says at once whose devices changed: whoever is answered may ask with what changed.
+    fn tell_keys(&mut self) {
+        let keys_changed = std::mem::take(&mut self.ours.keys_changed);
+        if !keys_changed.is_empty() {
+            let told = self.told.unwrap_or(0);
+            (self.ring)(Fresh { before: told, size: told, keys_changed, ..Fresh::default() });
+        }
+    }
+
+    /// Tells of what other servers placed up to `size`. If the database does not say what that
+    /// was, everybody is told to look.
+    fn tell_theirs(&mut self, size: u64) {
+        let Some(before) = self.told.filter(|&told| told < size) else { return };
+        let found = self.connection().and_then(|writer| {
+            let mut conn = writer.lock()?;
+            snapshot(&mut conn, |conn| Fresh::behind(conn, before, size))
+        });
+        match found {
+            Ok(fresh) => {
+                self.known.changed_accounts(&fresh.keys_changed);
+                (self.ring)(fresh);
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "not known what is new");
+                self.doubt();
+                // A word that begins behind the last one says that some are missing.
+                (self.ring)(Fresh { before: size, size, ..Fresh::default() });
+            }
+        }
     }
 }
 
@@ -70,25 +129,22 @@ impl Ledger for SqlLedger {
 
     fn load(&mut self) -> Result<Stored, LedgerError> {
         self.known.forget();
-        let told = self.told;
         let found = self.connection().and_then(|writer| {
             snapshot(&mut *writer.lock()?, |conn| {
-                let stored = load_edge(conn)?;
-                let size = stored.head.as_ref().map_or(0, |head| head.size);
-                let theirs = told.map(|told| Fresh::behind(conn, told, size)).transpose()?;
-                Ok::<_, StoreError>((stored, theirs))
+                let head = newest_head(conn)?;
+                load_edge(conn, head)
             })
         });
-        match found {
-            Ok((stored, theirs)) => {
-                self.theirs = theirs;
-                Ok(stored)
-            }
-            Err(error) => {
-                self.doubt();
-                Err(LedgerError(error.into()))
-            }
+        if let Ok(stored) = &found {
+            self.theirs = stored.head.as_ref().map(|head| head.size);
         }
+        found.map_err(|error| self.failed(error))
+    }
+
+    fn size(&mut self) -> Result<u64, LedgerError> {
+        let found = self.connection().and_then(|writer| newest_head(&mut *writer.lock()?));
+        let head = found.map_err(|error| self.failed(error))?;
+        Ok(head.map_or(0, |head| head.size))
     }
 
     fn commit(
@@ -97,43 +153,38 @@ impl Ledger for SqlLedger {
         items: &[Item],
         staging: &mut dyn Staging<Placed, Refusal>,
     ) -> Result<(), CommitError> {
-        (self.theirs, self.ours) = (None, Told::default());
         let writer = self.connection().map_err(|e| CommitError::RolledBack(e.into()))?;
-        let now = self.clock.seconds();
-        let (origin, own_name) = (&self.origin, self.store.own_name());
-        let known = &mut self.known;
-        let mut batch = Batch { origin, own_name, now, known, items, theirs: None };
-        let mut written = None;
-        let outcome = writer.lock().map_err(Abort::from).and_then(|mut conn| {
-            exclusive(&mut conn, Some(LOCK_HEAD), |conn| {
-                written = Some(batch.write(conn, expected, staging)?);
-                Ok(())
-            })
-        });
-        self.theirs = batch.theirs;
-        let reached_commit = written.is_some();
-        self.ours = written.unwrap_or_default();
+        let mut outcome = self.attempt(&writer, expected, items, false, staging);
+        if matches!(&outcome, Err((Abort::Store(error), false)) if error.is_duplicate()) {
+            // Someone sent what it had sent before: now it is looked for.
+            self.known.forget();
+            outcome = self.attempt(&writer, expected, items, true, staging);
+        }
         match &outcome {
-            Ok(()) => staging.done(Step::Commit),
-            Err(Abort::Nothing) => self.known.forget(),
-            Err(Abort::Moved | Abort::Store(_)) => self.doubt(),
+            Ok(()) => {
+                self.tell_keys();
+                staging.done(Step::Commit);
+            }
+            Err((Abort::Nothing, _)) => self.known.forget(),
+            Err(_) => self.doubt(),
         }
         match outcome {
-            Ok(()) | Err(Abort::Nothing) => Ok(()),
-            Err(Abort::Moved) => Err(CommitError::HeadMoved),
+            Ok(()) | Err((Abort::Nothing, _)) => Ok(()),
+            Err((Abort::Moved, _)) => Err(CommitError::HeadMoved),
             // Before COMMIT ran, an error has rolled everything back. An error of COMMIT
             // itself proves nothing.
-            Err(Abort::Store(e)) if reached_commit => Err(CommitError::Unknown(e.into())),
-            Err(Abort::Store(e)) => Err(CommitError::RolledBack(e.into())),
+            Err((Abort::Store(e), true)) => Err(CommitError::Unknown(e.into())),
+            Err((Abort::Store(e), false)) => Err(CommitError::RolledBack(e.into())),
         }
     }
 
     fn adopted(&mut self, size: u64, items: Vec<Item>) {
-        if let Some(theirs) = self.theirs.take().filter(Fresh::concerns_anyone) {
-            (self.ring)(theirs);
+        if let Some(theirs) = self.theirs.take() {
+            self.tell_theirs(theirs.min(size));
         }
         let ours = std::mem::take(&mut self.ours).fresh(size, items);
-        if ours.concerns_anyone() {
+        // Also what concerns nobody: a word that is left out looks like one that was lost.
+        if ours.size > ours.before {
             (self.ring)(ours);
         }
         self.told = Some(size);
@@ -162,8 +213,10 @@ struct Batch<'a> {
     now: u64,
     known: &'a mut Known,
     items: &'a [Item],
-    /// What other servers added since.
-    theirs: Option<Fresh>,
+    /// Whether to look first which messages were placed before.
+    look_up: bool,
+    /// How far other servers brought the log.
+    theirs: Option<u64>,
 }
 
 impl Batch<'_> {
@@ -173,15 +226,11 @@ impl Batch<'_> {
         expected: u64,
         staging: &mut dyn Staging<Placed, Refusal>,
     ) -> Result<Told, Abort> {
-        let head = newest_head(conn)?;
-        let found = head.as_ref().map_or(0, |head| head.size);
+        let head = lock_head(conn)?;
+        let before = head.as_ref().map(|head| head.size);
+        let found = before.unwrap_or(0);
         if found != expected {
-            self.known.forget();
-            let size = staging.moved(load_edge(conn)?);
-            if size != Some(found) {
-                return Err(Abort::Moved);
-            }
-            self.theirs = Some(Fresh::behind(conn, expected, found)?);
+            self.go_on_from(conn, head, expected, staging)?;
         }
         // `ts` never runs backwards through the log, whatever the clock does.
         let last = match self.known.last_staged() {
@@ -191,12 +240,29 @@ impl Batch<'_> {
         let now = self.now.max(last);
         let (admitted, ours) = self.admit(conn, now, found, staging)?;
         let staged = staging.stage(admitted).ok_or(Abort::Nothing)?;
-        write_tree(conn, &staged)?;
-        write_head(conn, self.origin, &staged, now, head.as_ref().map(|head| head.size))?;
-        ring_others(conn, self.own_name)?;
+        write_log(conn, self.origin, &staged, now, before, self.own_name)?;
         self.known.staged_at(now);
         staging.done(Step::Tree);
         Ok(ours)
+    }
+
+    /// Follows another server, if the log does.
+    fn go_on_from(
+        &mut self,
+        conn: &mut Conn,
+        head: Option<StoredHeadRow>,
+        expected: u64,
+        staging: &mut dyn Staging<Placed, Refusal>,
+    ) -> Result<(), Abort> {
+        let found = head.as_ref().map_or(0, |head| head.size);
+        let stored = load_edge(conn, head)?;
+        if staging.moved(stored) != Some(found) {
+            return Err(Abort::Moved);
+        }
+        self.theirs = Some(found);
+        self.known.moved();
+        self.known.changed_accounts(&keys_changed(conn, expected)?);
+        Ok(())
     }
 
     fn admit(
@@ -207,7 +273,9 @@ impl Batch<'_> {
         staging: &mut dyn Staging<Placed, Refusal>,
     ) -> Result<(Vec<Admitted<Placed, Refusal>>, Told), StoreError> {
         let mut admission = Admission::new(conn, self.origin, now, self.known);
-        admission.look_up(self.items)?;
+        if self.look_up {
+            admission.look_up(self.items)?;
+        }
         staging.done(Step::Admit);
         let mut admitted = Vec::with_capacity(self.items.len());
         let mut index = size + 1;

@@ -15,11 +15,15 @@ mod conn;
 mod conversations;
 mod counters;
 mod edge;
+#[cfg(test)]
+mod faults;
 mod fresh;
 mod invites;
 mod ledger;
 mod listen;
 mod messages;
+mod outage;
+mod pg_write;
 mod places;
 mod prekeys;
 mod refresh;
@@ -27,8 +31,11 @@ mod schema;
 #[cfg(test)]
 mod suite;
 mod tree;
+mod unwritable;
 pub mod whole;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -52,6 +59,7 @@ pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
 
 use conn::{Readers, Shared, exclusive, snapshot};
+use outage::Outage;
 
 /// What one server's changes wait for while another makes its own. On SQLite the file's own
 /// write lock does that.
@@ -66,6 +74,16 @@ pub enum StoreError {
     /// No connection could be opened.
     #[error("database connection: {0}")]
     Connect(String),
+    /// A path that the database needs cannot be written.
+    #[error("{} cannot be written: {source}; {remedy}", path.display())]
+    Unwritable {
+        /// The database, a file beside it, or their folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Every reader was busy for too long.
     #[error("the database is busy")]
     Busy,
@@ -86,23 +104,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a row was there already.
+    fn is_duplicate(&self) -> bool {
+        use diesel::result::{DatabaseErrorKind::UniqueViolation, Error::DatabaseError};
+        matches!(self, Self::Db(DatabaseError(UniqueViolation, _)))
+    }
+
     /// Whether it can pass without anyone mending the relay: the database is away or busy, or
     /// its disk is full. Then nothing of what was asked has happened.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        use diesel::result::DatabaseErrorKind::{
-            ClosedConnection, ReadOnlyTransaction, SerializationFailure,
-        };
-        use diesel::result::Error::{BrokenTransactionManager, DatabaseError};
         match self {
-            Self::Busy | Self::Connect(_) | Self::Db(BrokenTransactionManager) => true,
-            Self::Db(DatabaseError(kind, said)) => {
-                // SQLite's codes do not reach us, its words do (sqlite3_errstr).
-                const PASSING: [&str; 4] =
-                    ["disk is full", "disk I/O error", "is locked", "readonly database"];
-                matches!(kind, ClosedConnection | ReadOnlyTransaction | SerializationFailure)
-                    || PASSING.iter().any(|words| said.message().contains(words))
-            }
+            Self::Busy | Self::Connect(_) => true,
+            Self::Db(error) => outage::may_pass(error),
             _ => false,
         }
     }
@@ -131,9 +145,10 @@ impl Store {
     /// [`StoreError`] if it cannot be opened or was made by a newer program.
     pub fn open(database: &Database) -> Result<Self, StoreError> {
         let conn = database.prepare()?;
-        let readers = database.readers()?;
+        let outage = Arc::new(Outage::default());
+        let readers = database.readers(&outage)?;
         let writer = match conn {
-            Conn::Sqlite(_) => Some(Arc::new(Shared::new(conn, database.clone()))),
+            Conn::Sqlite(_) => Some(Arc::new(Shared::new(conn, database.clone(), outage))),
             Conn::Postgres(_) => None,
         };
         let mut random = [0; 8];
@@ -159,7 +174,10 @@ impl Store {
     fn writer(&self) -> Result<Arc<Shared>, StoreError> {
         match &self.writer {
             Some(writer) => Ok(writer.clone()),
-            None => Ok(Arc::new(Shared::new(self.database.connect()?, self.database.clone()))),
+            None => {
+                let (conn, outage) = (self.database.connect()?, self.readers.outage());
+                Ok(Arc::new(Shared::new(conn, self.database.clone(), outage)))
+            }
         }
     }
 
@@ -187,7 +205,7 @@ impl Store {
     {
         let readers = self.readers.clone();
         blocking(move || {
-            let mut conn = readers.get().map_err(|_| StoreError::Busy)?;
+            let mut conn = readers.get()?;
             query(&mut conn)
         })
         .await
@@ -221,7 +239,7 @@ impl Store {
         blocking(move || match writer {
             Some(writer) => exclusive(&mut *writer.lock()?, None, change),
             None => {
-                let mut conn = readers.get().map_err(|_| StoreError::Busy)?;
+                let mut conn = readers.get()?;
                 exclusive(&mut conn, Some(WRITE_LOCK), change)
             }
         })

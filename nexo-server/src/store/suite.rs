@@ -18,7 +18,7 @@ use crate::log::{Admission, BundleWrite, CommitError, Ledger as _, Staged, Stagi
 mod postgres;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Engine {
+pub(super) enum Engine {
     Sqlite,
     Postgres,
 }
@@ -40,6 +40,8 @@ macro_rules! on_both_engines {
         }
     };
 }
+
+pub(super) use on_both_engines;
 
 on_both_engines! {
     a_registration_uses_its_challenge_and_takes_the_handle,
@@ -64,14 +66,14 @@ on_both_engines! {
 }
 
 /// A database of its own, and what goes when it goes.
-struct Place {
-    database: Database,
+pub(super) struct Place {
+    pub(super) database: Database,
     _dir: Option<tempfile::TempDir>,
     _postgres: Option<postgres::Database>,
 }
 
 impl Place {
-    fn new(on: Engine) -> Self {
+    pub(super) fn new(on: Engine) -> Self {
         match on {
             Engine::Sqlite => {
                 let dir = tempfile::tempdir().unwrap();
@@ -224,7 +226,7 @@ fn registration(name: &str, caps: u16) -> Registration {
     }
 }
 
-fn fallback_key(id: u32) -> PrekeyRow {
+pub(super) fn fallback_key(id: u32) -> PrekeyRow {
     let mut key = one_time_key(id);
     key.validity = Some((0, 100_000));
     key

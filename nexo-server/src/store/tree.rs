@@ -19,7 +19,7 @@ pub struct StoredHeadRow {
     pub time: u64,
 }
 
-type HeadRow = (i64, Vec<u8>, Vec<u8>, i64);
+pub(super) type HeadRow = (i64, Vec<u8>, Vec<u8>, i64);
 
 /// The newest head, if anything was ever signed.
 ///
@@ -27,8 +27,10 @@ type HeadRow = (i64, Vec<u8>, Vec<u8>, i64);
 /// [`StoreError`].
 pub fn newest_head(conn: &mut Conn) -> Result<Option<StoredHeadRow>, StoreError> {
     let row = log_head::table
+        .find(1)
         .select((log_head::size, log_head::root, log_head::note, log_head::time))
-        .first::<HeadRow>(conn)
+        // Not `first`: its LIMIT is a parameter, for which SQLite prepares the statement again.
+        .get_result::<HeadRow>(conn)
         .optional()?;
     row.map(head).transpose()
 }
@@ -107,7 +109,7 @@ impl Tiles for StoredTiles<'_> {
     }
 }
 
-fn head((size, root, note, time): HeadRow) -> Result<StoredHeadRow, StoreError> {
+pub(super) fn head((size, root, note, time): HeadRow) -> Result<StoredHeadRow, StoreError> {
     Ok(StoredHeadRow {
         size: unsigned("heads", size)?,
         root: hash32("heads", &root)?,

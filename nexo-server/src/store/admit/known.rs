@@ -1,8 +1,8 @@
 //! What was read of rows that only the log writes, kept from batch to batch.
 //!
 //! Devices, participants and counters change in the log's own transactions and nowhere else,
-//! so what is here is true until this server's batch fails or another server writes; then all
-//! of it is forgotten.
+//! so what is here is true until this server's batch fails, and all of it is forgotten, or
+//! another server writes, and what that may have changed is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +40,20 @@ impl Known {
 
     pub(in crate::store) fn staged_at(&mut self, now: u64) {
         self.last_staged = Some(now);
+    }
+
+    /// After another server wrote: what it may have changed besides keys.
+    pub(in crate::store) fn moved(&mut self) {
+        self.counters.clear();
+        self.last_staged = None;
+    }
+
+    /// After other servers changed the devices of these accounts.
+    pub(in crate::store) fn changed_accounts(&mut self, accounts: &[AccountId]) {
+        if !accounts.is_empty() {
+            self.devices.retain(|_, device| !accounts.contains(&device.account));
+            self.devices_of.retain(|account, _| !accounts.contains(account));
+        }
     }
 
     /// After an account's devices changed.

@@ -76,7 +76,7 @@ impl<'a> Admission<'a> {
         Self { conn, origin, now, known, rows, told, touched }
     }
 
-    /// Reads in bulk what deciding on the items will need, where single reads are slow.
+    /// Reads in bulk which messages were placed before, where an insert does not tell.
     pub(super) fn look_up(&mut self, items: &[Item]) -> Result<(), StoreError> {
         self.rows.look_up(self.conn, items)
     }

@@ -1,26 +1,22 @@
 //! Message rows and their packets, each engine in its own way.
 //!
-//! SQLite is in this process: a row is inserted where it stands, and the index of sender and
-//! `msg_id` says whether it was there before. PostgreSQL is a round trip away: ids are looked
-//! up once for the whole batch, rows are gathered and go in with COPY.
+//! SQLite is in this process: a row is inserted where it stands, and the index of `msg_id` and
+//! sender says whether it was there before. PostgreSQL is a round trip away: rows are gathered
+//! and go in with COPY. Where that finds one that was there before, the whole batch is rolled
+//! back and decided again, with all its ids looked up at once first: retries are rare.
 
 use std::collections::HashMap;
 
-use diesel::pg::PgConnection;
+use diesel::pg::{Pg, PgConnection};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Text};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Array, BigInt, Binary, Integer, Text};
 use diesel::sqlite::SqliteConnection;
 
 use super::item::{Hash, Item, NewMessage};
 use crate::store::accounts::Device;
 use crate::store::schema::{messages, packets};
 use crate::store::{Conn, StoreError, hash32, signed, unsigned};
-
-/// Which of a batch's messages PostgreSQL has already.
-const LOOK_UP: &str = "SELECT k.n, m.sth_index, m.nonce_len, m.ts, m.content_hash \
-     FROM unnest($1, $2) WITH ORDINALITY AS k (device, id, n) \
-     JOIN messages m ON m.sender_device = k.device COLLATE \"C\" \
-     AND m.msg_id = k.id COLLATE \"C\"";
 
 /// Where a message of this sender and id is.
 #[derive(Debug, Clone)]
@@ -37,6 +33,8 @@ pub(super) struct Earlier {
 pub(super) struct Rows<'a> {
     messages: Vec<MessageRow<'a>>,
     packets: Vec<PacketRow<'a>>,
+    /// Whether `stored` is all there is.
+    looked_up: bool,
     /// By number in the batch: what was stored before it.
     stored: HashMap<usize, Earlier>,
     /// By sender and id: what this batch placed.
@@ -68,23 +66,40 @@ struct PacketRow<'a> {
     hash: &'a [u8],
 }
 
-#[derive(QueryableByName)]
-struct Found {
-    #[diesel(sql_type = BigInt)]
-    n: i64,
-    #[diesel(sql_type = BigInt)]
-    sth_index: i64,
-    #[diesel(sql_type = diesel::sql_types::Integer)]
-    nonce_len: i32,
-    #[diesel(sql_type = BigInt)]
-    ts: i64,
-    #[diesel(sql_type = diesel::sql_types::Binary)]
-    content_hash: Vec<u8>,
+/// Which of a batch's messages PostgreSQL has: ordinal from 1, place, nonce length, time, hash.
+/// A fixed text, so that it is prepared once.
+#[derive(QueryId)]
+struct LookUp {
+    devices: Vec<String>,
+    ids: Vec<String>,
 }
+
+impl QueryFragment<Pg> for LookUp {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT k.n, m.sth_index, m.nonce_len, m.ts, m.content_hash FROM unnest(",
+        );
+        out.push_bind_param::<Array<Text>, _>(&self.devices)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Text>, _>(&self.ids)?;
+        out.push_sql(
+            ") WITH ORDINALITY AS k (device, id, n) JOIN messages m \
+             ON m.sender_device = k.device COLLATE \"C\" AND m.msg_id = k.id COLLATE \"C\"",
+        );
+        Ok(())
+    }
+}
+
+impl Query for LookUp {
+    type SqlType = (BigInt, BigInt, Integer, BigInt, Binary);
+}
+
+impl RunQueryDsl<PgConnection> for LookUp {}
 
 impl<'a> Rows<'a> {
     pub(super) fn look_up(&mut self, conn: &mut Conn, items: &[Item]) -> Result<(), StoreError> {
         let Conn::Postgres(conn) = conn else { return Ok(()) };
+        self.looked_up = true;
         let asked: Vec<(usize, &NewMessage)> = items
             .iter()
             .enumerate()
@@ -96,18 +111,15 @@ impl<'a> Rows<'a> {
         if asked.is_empty() {
             return Ok(());
         }
-        let devices: Vec<&str> = asked.iter().map(|(_, new)| new.device.as_str()).collect();
-        let ids: Vec<&str> = asked.iter().map(|(_, new)| new.msg_id.as_str()).collect();
-        let found: Vec<Found> = diesel::sql_query(LOOK_UP)
-            .bind::<Array<Text>, _>(devices)
-            .bind::<Array<Text>, _>(ids)
-            .load(conn)?;
-        for row in found {
-            // Ordinals count from 1.
-            let asked = usize::try_from(row.n - 1).ok().and_then(|n| asked.get(n));
+        let query = LookUp {
+            devices: asked.iter().map(|(_, new)| new.device.to_string()).collect(),
+            ids: asked.iter().map(|(_, new)| new.msg_id.to_string()).collect(),
+        };
+        let found: Vec<(i64, i64, i32, i64, Vec<u8>)> = query.load(conn)?;
+        for (ordinal, index, nonce_len, ts, content) in found {
+            let asked = usize::try_from(ordinal - 1).ok().and_then(|n| asked.get(n));
             let (number, _) = asked.ok_or_else(|| StoreError::corrupt("messages", "an ordinal"))?;
-            let row = (row.sth_index, row.nonce_len, row.ts, row.content_hash);
-            self.stored.insert(*number, earlier(row)?);
+            self.stored.insert(*number, earlier((index, nonce_len, ts, content))?);
         }
         Ok(())
     }
@@ -119,11 +131,17 @@ impl<'a> Rows<'a> {
         number: usize,
         new: &NewMessage,
     ) -> Result<Option<Earlier>, StoreError> {
-        if let Conn::Sqlite(conn) = conn {
-            return find(conn, new);
+        match self.gathered(number, new) {
+            Some(earlier) => Ok(Some(earlier)),
+            None if self.looked_up => Ok(None),
+            None => find(conn, new),
         }
+    }
+
+    /// As [`Rows::earlier`], as far as it is known without asking.
+    fn gathered(&self, number: usize, new: &NewMessage) -> Option<Earlier> {
         let key = (new.device.as_str(), new.msg_id.as_str());
-        Ok(self.stored.get(&number).or_else(|| self.placed.get(&key)).cloned())
+        self.stored.get(&number).or_else(|| self.placed.get(&key)).cloned()
     }
 
     /// Places `new`, the batch's `number`th item, unless its sender used the id before: then
@@ -138,16 +156,16 @@ impl<'a> Rows<'a> {
     ) -> Result<Option<Earlier>, StoreError> {
         let row = MessageRow::of(new, sender, &at);
         match conn {
-            Conn::Sqlite(conn) => {
-                if !insert(conn, &row)? {
+            Conn::Sqlite(sqlite) => {
+                if !insert(sqlite, &row)? {
                     return find(conn, new);
                 }
                 for packet in PacketRow::all_of(new, row.sth_index) {
-                    diesel::insert_into(packets::table).values(&packet).execute(conn)?;
+                    diesel::insert_into(packets::table).values(&packet).execute(sqlite)?;
                 }
             }
             Conn::Postgres(_) => {
-                if let Some(earlier) = self.earlier(conn, number, new)? {
+                if let Some(earlier) = self.gathered(number, new) {
                     return Ok(Some(earlier));
                 }
                 self.packets.extend(PacketRow::all_of(new, row.sth_index));
@@ -192,7 +210,7 @@ fn insert(conn: &mut SqliteConnection, row: &MessageRow<'_>) -> QueryResult<bool
     Ok(rows == 1)
 }
 
-fn find(conn: &mut SqliteConnection, new: &NewMessage) -> Result<Option<Earlier>, StoreError> {
+fn find(conn: &mut Conn, new: &NewMessage) -> Result<Option<Earlier>, StoreError> {
     let row = messages::table
         .filter(messages::sender_device.eq(new.device.as_str()))
         .filter(messages::msg_id.eq(new.msg_id.as_str()))

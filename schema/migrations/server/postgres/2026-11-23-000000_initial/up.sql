@@ -24,6 +24,9 @@ CREATE TABLE devices (
     revoked_index BIGINT
 );
 CREATE INDEX devices_by_account ON devices (account_id, added_index);
+-- For servers that look what another one changed.
+CREATE INDEX devices_by_added ON devices (added_index);
+CREATE INDEX devices_by_revoked ON devices (revoked_index) WHERE revoked_index IS NOT NULL;
 
 -- Account events as signed; what the entries of kind 0x01 are hashes of.
 CREATE TABLE key_events (
@@ -101,8 +104,9 @@ CREATE TABLE messages (
     content_hash   BYTEA   NOT NULL,
     deleted_index  BIGINT
 );
--- The retry key: one msg_id per sending device.
-CREATE UNIQUE INDEX messages_by_sender ON messages (sender_device, msg_id);
+-- The retry key: one msg_id per sending device. By id first: ids that are made in the order of
+-- time are neighbours then, whoever sends them.
+CREATE UNIQUE INDEX messages_by_id ON messages (msg_id, sender_device);
 CREATE INDEX messages_by_conversation ON messages (conv_id, sth_index);
 
 -- Key packets of native messages, by recipient; the hash outlives the packet.
