@@ -68,7 +68,6 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         crew.send_again(&server, &mut told).await;
     }
     server.told_of_outages(2);
-    std::fs::write(format!("/tmp/fx/full-{}", server.id()), server.stderr()).unwrap();
     // What is on the disk is what was said.
     server.kill9();
     server.restart();

@@ -92,7 +92,6 @@ async fn a_database_that_fails_is_waited_for_and_nothing_is_lost() {
     for server in pair.servers() {
         assert!(server.is_up(), "it went on by itself");
         server.told_of_outages(2);
-        std::fs::write(format!("/tmp/fx/pg-{}", server.id()), server.stderr()).unwrap();
     }
     // The socket was told all of it, or told to come back and then given the rest.
     let mut last = message(conv, "the last");

@@ -130,7 +130,12 @@ impl AccessTokens {
         Self::with(secret, &config.jwt_issuer, origin, config.access_ttl)
     }
 
-    pub(super) fn with(secret: &ServerSecret, issuer: &str, origin: &Origin, lifetime: u64) -> Self {
+    pub(super) fn with(
+        secret: &ServerSecret,
+        issuer: &str,
+        origin: &Origin,
+        lifetime: u64,
+    ) -> Self {
         provider::install();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[issuer]);

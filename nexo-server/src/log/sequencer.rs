@@ -144,6 +144,8 @@ pub(super) struct Sequencer<L: Ledger> {
     adopted: Instant,
     /// Since when the truth is not known; the next look at it is due then.
     lost: Option<Instant>,
+    /// Whether the last batch failed, so that an outage is reported once.
+    failing: bool,
 }
 
 /// How the sequencer is run; see [`Options`](super::Options).
@@ -175,8 +177,20 @@ impl<L: Ledger> Sequencer<L> {
         let (size, root) = (tail.edge.size(), tail.edge.root());
         let unsigned = Head::new(size, root, Arc::from([]), time, RecentTiles::default());
         let heads = watch::Sender::new(Arc::new(unsigned));
-        let (adopted, lost) = (Instant::now(), None);
-        let mut log = Self { ledger, keys, clock, tail, time, marker, heads, counters, adopted, lost };
+        let (adopted, lost, failing) = (Instant::now(), None, false);
+        let mut log = Self {
+            ledger,
+            keys,
+            clock,
+            tail,
+            time,
+            marker,
+            heads,
+            counters,
+            adopted,
+            lost,
+            failing,
+        };
         match log.commit(&[]) {
             Ok(_) => {
                 log.ledger.adopted(log.tail.edge.size(), Vec::new());
@@ -257,6 +271,9 @@ impl<L: Ledger> Sequencer<L> {
         };
         let failure = match outcome {
             Ok(admissions) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(size = self.tail.edge.size(), "batches are committed again");
+                }
                 let began = Instant::now();
                 self.answer(admissions, answers);
                 self.ledger.adopted(self.tail.edge.size(), items);
@@ -265,7 +282,9 @@ impl<L: Ledger> Sequencer<L> {
             }
             Err(failure) => failure,
         };
-        failure.report(items.len());
+        if !std::mem::replace(&mut self.failing, true) {
+            failure.report(items.len());
+        }
         self.counters.failed();
         for answer in answers {
             // Who dropped the ticket does not want to know.
@@ -358,7 +377,9 @@ impl<L: Ledger> Sequencer<L> {
             },
             (Err(CommitError::RolledBack(error)), _) => Err(Failure::NotCommitted(error)),
             (Err(CommitError::Unknown(error)), made) => {
-                tracing::error!(error = &*error, expected, "a commit is in doubt");
+                if !self.failing {
+                    tracing::error!(error = &*error, expected, "a commit is in doubt");
+                }
                 self.resolve(made, began)
             }
             // The ledger broke its contract; believe only what is stored.

@@ -123,10 +123,7 @@ pub fn active_devices(
 }
 
 /// The account's devices that are not revoked, expired or not, oldest first.
-pub(super) fn standing_devices(
-    conn: &mut Conn,
-    id: &AccountId,
-) -> Result<Vec<Device>, StoreError> {
+pub(super) fn standing_devices(conn: &mut Conn, id: &AccountId) -> Result<Vec<Device>, StoreError> {
     let rows = devices::table
         .inner_join(accounts::table)
         .filter(devices::account_id.eq(id.as_bytes()))

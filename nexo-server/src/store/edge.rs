@@ -1,8 +1,9 @@
 //! The log's right edge: what a batch reads and writes of heads, tiles, bundles and tail.
 
 use diesel::prelude::*;
-use nexo_schema::ids::Origin;
+use nexo_schema::ids::{AccountId, Origin};
 
+use super::fresh::keys_changed;
 use super::pg_write::{self, PutTree};
 use super::schema::{bundles, heads, log_head, tail, tiles};
 use super::tree::{StoredHeadRow, newest_head, tail_of, tile};
@@ -47,9 +48,37 @@ pub(super) fn load_edge(
         }
     }
     let tail = tail_of(conn, head.size / width)?;
+    Ok(stored(head, edge_tiles, tail))
+}
+
+pub(super) fn stored(head: StoredHeadRow, edge_tiles: Vec<(u8, Vec<u8>)>, tail: Vec<u8>) -> Stored {
     let StoredHeadRow { size, root, note, time } = head;
-    let head = StoredHead { size, root, note, time };
-    Ok(Stored { head: Some(head), edge_tiles, tail })
+    Stored { head: Some(StoredHead { size, root, note, time }), edge_tiles, tail }
+}
+
+/// What is to be known of a head that another server moved.
+pub(super) struct Moved {
+    pub(super) stored: Stored,
+    /// The time of its batch, Unix seconds.
+    pub(super) last_staged: u64,
+    /// Accounts whose devices changed since.
+    pub(super) keys_changed: Vec<AccountId>,
+}
+
+/// What another server made of the log behind position `expected`; its head is locked.
+pub(super) fn moved(
+    conn: &mut Conn,
+    head: Option<StoredHeadRow>,
+    expected: u64,
+) -> Result<Moved, StoreError> {
+    match (conn, head) {
+        (Conn::Postgres(conn), Some(head)) => pg_write::moved(conn, head, expected),
+        (conn, head) => Ok(Moved {
+            stored: load_edge(conn, head)?,
+            last_staged: last_staged(conn)?,
+            keys_changed: keys_changed(conn, expected)?,
+        }),
+    }
 }
 
 /// Everything a batch makes of the log, after a head of size `before`. On PostgreSQL the commit

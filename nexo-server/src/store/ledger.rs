@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use nexo_schema::ids::Origin;
+use nexo_schema::ids::{AccountId, Origin};
 
 use super::admit::{Admission, Decision, Item, Known, Placed, Refusal};
 use super::conn::{Shared, exclusive, snapshot};
-use super::edge::{last_staged, load_edge, lock_head, write_log};
+use super::edge::{Moved, last_staged, load_edge, lock_head, moved, write_log};
 use super::fresh::{Fresh, Told, keys_changed};
 use super::tree::{StoredHeadRow, newest_head};
 use super::{Conn, Store, StoreError};
@@ -29,11 +29,14 @@ pub struct SqlLedger {
     known: Known,
     /// Entries that waiters were told of; none before the first head.
     told: Option<u64>,
-    /// How far other servers brought the log, if they did.
-    theirs: Option<u64>,
+    /// How far other servers brought the log, if they did, and whose devices they changed.
+    theirs: Option<Theirs>,
     /// What the last batch placed.
     ours: Told,
 }
+
+/// What other servers did: the log's size, and the accounts whose devices changed.
+type Theirs = (u64, Vec<AccountId>);
 
 impl SqlLedger {
     /// A ledger in the store.
@@ -101,22 +104,17 @@ impl SqlLedger {
 
     /// Tells of what other servers placed up to `size`. If the database does not say what that
     /// was, everybody is told to look.
-    fn tell_theirs(&mut self, size: u64) {
+    fn tell_theirs(&mut self, size: u64, keys_changed: Vec<AccountId>) {
         let Some(before) = self.told.filter(|&told| told < size) else { return };
-        let found = self.connection().and_then(|writer| {
-            let mut conn = writer.lock()?;
-            snapshot(&mut conn, |conn| Fresh::behind(conn, before, size))
-        });
+        let found =
+            self.connection().and_then(|writer| Fresh::behind(&mut *writer.lock()?, before, size));
         match found {
-            Ok(fresh) => {
-                self.known.changed_accounts(&fresh.keys_changed);
-                (self.ring)(fresh);
-            }
+            Ok(fresh) => (self.ring)(Fresh { keys_changed, ..fresh }),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "not known what is new");
                 self.doubt();
                 // A word that begins behind the last one says that some are missing.
-                (self.ring)(Fresh { before: size, size, ..Fresh::default() });
+                (self.ring)(Fresh { before: size, size, keys_changed, ..Fresh::default() });
             }
         }
     }
@@ -129,16 +127,18 @@ impl Ledger for SqlLedger {
 
     fn load(&mut self) -> Result<Stored, LedgerError> {
         self.known.forget();
+        let told = self.told;
         let found = self.connection().and_then(|writer| {
             snapshot(&mut *writer.lock()?, |conn| {
                 let head = newest_head(conn)?;
-                load_edge(conn, head)
+                let size = head.as_ref().map_or(0, |head| head.size);
+                let changed = told.map(|told| keys_changed(conn, told)).transpose()?;
+                Ok::<_, StoreError>((load_edge(conn, head)?, changed.map(|keys| (size, keys))))
             })
         });
-        if let Ok(stored) = &found {
-            self.theirs = stored.head.as_ref().map(|head| head.size);
-        }
-        found.map_err(|error| self.failed(error))
+        let (stored, theirs) = found.map_err(|error| self.failed(error))?;
+        self.theirs = theirs;
+        Ok(stored)
     }
 
     fn size(&mut self) -> Result<u64, LedgerError> {
@@ -179,8 +179,8 @@ impl Ledger for SqlLedger {
     }
 
     fn adopted(&mut self, size: u64, items: Vec<Item>) {
-        if let Some(theirs) = self.theirs.take() {
-            self.tell_theirs(theirs.min(size));
+        if let Some((theirs, keys_changed)) = self.theirs.take() {
+            self.tell_theirs(theirs.min(size), keys_changed);
         }
         let ours = std::mem::take(&mut self.ours).fresh(size, items);
         // Also what concerns nobody: a word that is left out looks like one that was lost.
@@ -215,8 +215,7 @@ struct Batch<'a> {
     items: &'a [Item],
     /// Whether to look first which messages were placed before.
     look_up: bool,
-    /// How far other servers brought the log.
-    theirs: Option<u64>,
+    theirs: Option<Theirs>,
 }
 
 impl Batch<'_> {
@@ -254,14 +253,14 @@ impl Batch<'_> {
         expected: u64,
         staging: &mut dyn Staging<Placed, Refusal>,
     ) -> Result<(), Abort> {
-        let found = head.as_ref().map_or(0, |head| head.size);
-        let stored = load_edge(conn, head)?;
-        if staging.moved(stored) != Some(found) {
+        let Moved { stored, last_staged, keys_changed } = moved(conn, head, expected)?;
+        let found = stored.head.as_ref().map(|head| head.size);
+        if staging.moved(stored) != found {
             return Err(Abort::Moved);
         }
-        self.theirs = Some(found);
-        self.known.moved();
-        self.known.changed_accounts(&keys_changed(conn, expected)?);
+        self.known.moved(last_staged);
+        self.known.changed_accounts(&keys_changed);
+        self.theirs = found.map(|size| (size, keys_changed));
         Ok(())
     }
 

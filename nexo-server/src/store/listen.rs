@@ -37,8 +37,13 @@ pub(super) fn listen(
     }
     let ear = thread::Builder::new().name("bell".into());
     ear.spawn(move || {
+        let mut heard = true;
         while Arc::strong_count(&bell) > 1 {
-            if let Err(error) = listen_once(&database, &own_name, &bell) {
+            let ended = listen_once(&database, &own_name, &bell, &mut heard);
+            // Once for every outage.
+            if let Err(error) = ended
+                && std::mem::take(&mut heard)
+            {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the bell is not heard");
             }
             thread::sleep(REST);
@@ -53,9 +58,11 @@ fn listen_once(
     database: &Database,
     own_name: &str,
     bell: &Arc<Notify>,
+    heard: &mut bool,
 ) -> Result<(), StoreError> {
     let Conn::Postgres(mut conn) = database.connect()? else { return Ok(()) };
     conn.batch_execute(&format!("LISTEN {CHANNEL}"))?;
+    *heard = true;
     bell.notify_one();
     while Arc::strong_count(bell) > 1 {
         let mut rung = false;

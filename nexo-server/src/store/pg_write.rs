@@ -1,18 +1,20 @@
-//! PostgreSQL's half of a batch in two statements: lock and read the head, write tree and head.
+//! PostgreSQL's half of a batch in three statements: lock and read the head, read the edge if
+//! another server moved it, write tree and head.
 //!
 //! Every statement is a round trip during which the head is locked and other servers wait, so
-//! what SQLite does in a handful of calls is one statement here. Both are fixed texts, prepared
+//! what SQLite does in a handful of calls is one statement here. All are fixed texts, prepared
 //! once per connection. Items are in `admit/rows.rs`.
 
 use diesel::pg::{Pg, PgConnection};
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, Text};
+use nexo_schema::ids::AccountId;
 
-use super::edge::CHANNEL;
+use super::edge::{CHANNEL, Moved, stored};
 use super::schema::log_head;
 use super::tree::{HeadRow, StoredHeadRow, head};
-use super::{StoreError, signed};
+use super::{StoreError, hash32, signed, unsigned};
 use crate::log::Staged;
 
 /// What servers that make the first head together wait for; later ones wait for its row.
@@ -35,6 +37,67 @@ fn locked(conn: &mut PgConnection) -> Result<Option<StoredHeadRow>, StoreError> 
         .get_result::<HeadRow>(conn)
         .optional()?;
     row.map(head).transpose()
+}
+
+/// The edge under a head and what changed with it: kind or level, position, bytes.
+#[derive(QueryId)]
+struct ReadEdge {
+    size: i64,
+    before: i64,
+}
+
+/// The kinds of rows of [`ReadEdge`] that are no tiles.
+const TAIL: i32 = 0;
+const STAGED: i32 = -1;
+const CHANGED: i32 = -2;
+
+impl QueryFragment<Pg> for ReadEdge {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        // The partial tile of level l is the one that the leaf `size` will be under.
+        out.push_sql("WITH v (size, before) AS (VALUES (");
+        out.push_bind_param::<BigInt, _>(&self.size)?;
+        out.push_sql(", ");
+        out.push_bind_param::<BigInt, _>(&self.before)?;
+        out.push_sql(
+            ")) (SELECT 0, start, entries FROM tail ORDER BY start) \
+             UNION ALL SELECT t.level, t.idx, t.hashes FROM v, generate_series(1, 6) AS l \
+             JOIN tiles t ON t.level = l AND t.idx = (SELECT size FROM v) >> (8 * (l + 1)) \
+             UNION ALL SELECT -1, h.staged_at, ''::bytea FROM v JOIN heads h ON h.size = v.size \
+             UNION ALL SELECT -2, 0, d.account_id FROM v JOIN devices d \
+             ON d.added_index > v.before OR d.revoked_index > v.before",
+        );
+        Ok(())
+    }
+}
+
+impl Query for ReadEdge {
+    type SqlType = (Integer, BigInt, Binary);
+}
+
+impl RunQueryDsl<PgConnection> for ReadEdge {}
+
+/// What another server made of the log behind position `expected`.
+pub(super) fn moved(
+    conn: &mut PgConnection,
+    head: StoredHeadRow,
+    expected: u64,
+) -> Result<Moved, StoreError> {
+    let query = ReadEdge { size: signed(head.size), before: signed(expected) };
+    let mut rows: Vec<(i32, i64, Vec<u8>)> = query.load(conn)?;
+    rows.sort_by_key(|(kind, position, _)| (*kind, *position));
+    let (mut tiles, mut tail, mut last_staged, mut keys_changed) = (vec![], vec![], 0, vec![]);
+    for (kind, position, bytes) in rows {
+        match kind {
+            TAIL => tail.extend(bytes),
+            STAGED => last_staged = unsigned("heads", position)?,
+            CHANGED => keys_changed.push(AccountId(hash32("devices", &bytes)?)),
+            level => {
+                let level = u8::try_from(level);
+                tiles.push((level.map_err(|_| StoreError::corrupt("tiles", "a level"))?, bytes));
+            }
+        }
+    }
+    Ok(Moved { stored: stored(head, tiles, tail), last_staged, keys_changed })
 }
 
 /// Tiles, bundles, tail and head of a batch that goes on from a stored head, and the bell for

@@ -401,12 +401,8 @@ fn positions_and_times_agree_and_time_never_runs_back(on: Engine) {
     fixture.clock.step(Duration::from_secs(5));
     fixture.commit(vec![send("m3", 3)]);
     let late = Clock::fixed(10);
-    fixture.ledger = SqlLedger::new(
-        fixture.store.clone(),
-        Origin::parse("o").unwrap(),
-        late,
-        Box::new(|_| {}),
-    );
+    fixture.ledger =
+        SqlLedger::new(fixture.store.clone(), Origin::parse("o").unwrap(), late, Box::new(|_| {}));
     fixture.commit(vec![send("m4", 4)]);
     let after = |since| fixture.conn(|c| page_since(c, since)).unwrap();
     assert_eq!((after(0), after(999)), (0, 0));
@@ -516,14 +512,13 @@ fn a_batch_is_told_as_the_database_has_it(on: Engine) {
             target_envelope: bytes_of("m1"),
         }),
     };
-    let batch = vec![send("m1", 1), send("m1", 1), send("m2", 1), Item::Deletion(gone), send("m3", 2)];
+    let batch =
+        vec![send("m1", 1), send("m1", 1), send("m2", 1), Item::Deletion(gone), send("m3", 2)];
     let outcomes = fixture.commit(batch);
     assert!(matches!(outcomes[1], Admission::Known { index: 2, .. }), "{outcomes:?}");
     assert_eq!(outcomes[2], Admission::Refused(Refusal::CounterUsed));
-    let rows = fixture
-        .conn(|c| feed(c, &Feed::Conversation(conv), &device("bob"), 0, 10))
-        .unwrap()
-        .items;
+    let rows =
+        fixture.conn(|c| feed(c, &Feed::Conversation(conv), &device("bob"), 0, 10)).unwrap().items;
     let told = fixture.rung.lock().unwrap();
     let [fresh] = &told[..] else { panic!("{told:?}") };
     assert_eq!((fresh.before, fresh.size), (2, 5));
@@ -679,7 +674,7 @@ fn the_schema_in_rust_is_the_schema_on_disk(on: Engine) {
 
 fn a_database_of_a_newer_program_is_refused(on: Engine) {
     let fixture = Fixture::new(on);
-        fixture.conn(|conn| {
+    fixture.conn(|conn| {
         diesel::sql_query(
             "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')",
         )

@@ -43,9 +43,9 @@ impl Known {
     }
 
     /// After another server wrote: what it may have changed besides keys.
-    pub(in crate::store) fn moved(&mut self) {
+    pub(in crate::store) fn moved(&mut self, last_staged: u64) {
         self.counters.clear();
-        self.last_staged = None;
+        self.last_staged = Some(last_staged);
     }
 
     /// After other servers changed the devices of these accounts.

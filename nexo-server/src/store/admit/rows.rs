@@ -76,9 +76,7 @@ struct LookUp {
 
 impl QueryFragment<Pg> for LookUp {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(
-            "SELECT k.n, m.sth_index, m.nonce_len, m.ts, m.content_hash FROM unnest(",
-        );
+        out.push_sql("SELECT k.n, m.sth_index, m.nonce_len, m.ts, m.content_hash FROM unnest(");
         out.push_bind_param::<Array<Text>, _>(&self.devices)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<Text>, _>(&self.ids)?;

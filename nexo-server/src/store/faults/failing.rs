@@ -61,6 +61,8 @@ pub(super) struct Planned {
     pub(super) commits: VecDeque<Fault>,
     /// How many of the next reads of the head fail.
     pub(super) loads: u32,
+    /// The writer has panicked.
+    pub(super) fallen: bool,
 }
 
 impl Plan {
@@ -74,6 +76,12 @@ impl Plan {
         let Some(left) = plan.loads.checked_sub(1) else { return Ok(()) };
         plan.loads = left;
         Err(LedgerError("a fault of the test".into()))
+    }
+
+    /// Panics, without a word on standard error: it is meant.
+    fn fall(&self) -> ! {
+        self.lock().fallen = true;
+        resume_unwind(Box::new("a fault of the test"))
     }
 
     /// Lets everything go well again.
@@ -118,12 +126,13 @@ impl Ledger for Failing {
         match fault {
             Fault::RolledBack => return Err(CommitError::RolledBack("a fault of the test".into())),
             Fault::Lost => return Err(CommitError::Unknown("a fault of the test".into())),
-            Fault::PanicBefore => fall(),
+            Fault::PanicBefore => self.plan.fall(),
             Fault::HangUp => hang_up(&self.database),
             Fault::Overtaken | Fault::Disowned => (self.meanwhile)(),
             _ => {}
         }
-        let mut staging = Meddling { log, fault, database: &self.database };
+        let (plan, database) = (&self.plan, &self.database);
+        let mut staging = Meddling { log, fault, plan, database };
         let outcome = self.inner.commit(expected, items, &mut staging);
         match fault {
             Fault::Forgotten => outcome?,
@@ -131,7 +140,7 @@ impl Ledger for Failing {
                 outcome?;
                 (self.meanwhile)();
             }
-            Fault::PanicAfter => fall(),
+            Fault::PanicAfter => self.plan.fall(),
             _ => return outcome,
         }
         Err(CommitError::Unknown("a fault of the test".into()))
@@ -146,13 +155,14 @@ impl Ledger for Failing {
 struct Meddling<'a> {
     log: &'a mut dyn Staging<Placed, Refusal>,
     fault: Fault,
+    plan: &'a Plan,
     database: &'a Database,
 }
 
 impl Meddling<'_> {
     fn reach(&self, step: Step) {
         match self.fault {
-            Fault::PanicAt(at) if at == step => fall(),
+            Fault::PanicAt(at) if at == step => self.plan.fall(),
             Fault::CutAt(at) if at == step => hang_up(self.database),
             _ => {}
         }
@@ -177,11 +187,6 @@ impl Staging<Placed, Refusal> for Meddling<'_> {
         self.log.done(step);
         self.reach(step);
     }
-}
-
-/// Panics without a word on standard error: it is meant.
-fn fall() -> ! {
-    resume_unwind(Box::new("a fault of the test"))
 }
 
 /// Ends every connection to a PostgreSQL database, as its restart does.

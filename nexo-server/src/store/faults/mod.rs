@@ -224,7 +224,7 @@ fn rounds(on: Engine) -> impl Strategy<Value = Vec<Round>> {
     }
     let faults = prop::collection::vec(prop::sample::select(faults), 0..4);
     let loads = prop_oneof![4 => Just(0u32), 1 => Just(1)];
-    prop::collection::vec((faults, loads, 1u64..90, 0u64..30, any::<bool>()), 1..6)
+    prop::collection::vec((faults, loads, 1u64..60, 0u64..20, any::<bool>()), 1..5)
 }
 
 fn whatever_fails_the_log_is_whole_and_receipts_are_true(on: Engine) {

@@ -25,7 +25,7 @@ pub(super) const NATIVE: ConvId = ConvId([1; 32]);
 /// The conversation of carol and dave.
 pub(super) const PLAIN: ConvId = ConvId([2; 32]);
 /// Numbers that can be used; newcomers beyond have no challenge.
-pub(super) const NUMBERS: u64 = 1024;
+pub(super) const NUMBERS: u64 = 512;
 
 type Hash = [u8; 32];
 

@@ -242,6 +242,10 @@ impl Relay {
         let others: Vec<_> =
             theirs.clone().map(|n| self.other.log.submit(self.people.item(n)).ok()).collect();
         let outcomes = self.settle(ours, tickets);
+        if self.plan.lock().fallen {
+            // The process ends, and with it the transaction that keeps SQLite's file locked.
+            self.store = None;
+        }
         self.settle(theirs, others);
         outcomes
     }

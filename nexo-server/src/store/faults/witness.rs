@@ -4,8 +4,9 @@
 //! and 2.1.4.2 that shares nothing with the tree's. Rows, entries, tiles and heads are compared
 //! with each other by the check behind `nexo-server log verify`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use indicatif::ProgressBar;
@@ -30,6 +31,8 @@ pub(super) struct Witness {
     told: BTreeMap<u64, Told>,
     /// Root by size, of every head that was seen.
     heads: BTreeMap<u64, Hash>,
+    /// Their notes.
+    notes: BTreeSet<Arc<[u8]>>,
 }
 
 struct Told {
@@ -41,6 +44,9 @@ struct Told {
 impl Witness {
     /// A head was seen.
     pub(super) fn hear(&mut self, head: &Head, keys: &LogKeys) {
+        if !self.notes.insert(Arc::clone(&head.note)) {
+            return;
+        }
         let signed = keys.verify_own(&head.note).unwrap();
         assert_eq!((signed.size, signed.root, signed.time), (head.size, head.root, head.time));
         let first = *self.heads.entry(head.size).or_insert(head.root);
@@ -289,8 +295,8 @@ impl Tiles for Leaves<'_> {
 
 #[test]
 fn what_does_not_prove_is_not_believed() {
-    let leaves: Vec<Hash> = (0..100u8).map(|n| leaf(&[n])).collect();
-    for size in 1..=100 {
+    let leaves: Vec<Hash> = (0..40u8).map(|n| leaf(&[n])).collect();
+    for size in 1..=40 {
         let (all, root) = (size as u64, tree(&leaves[..size]));
         for before in 1..=size {
             let index = before as u64 - 1;
