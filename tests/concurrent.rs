@@ -110,12 +110,17 @@ async fn rest_and_sockets_share_one_line_and_every_socket_sees_it(engine: Engine
         // The socket is open before anything is sent.
         watchers.spawn(watch(who.socket(&conv).await, 6 * EACH));
     }
-    let mut senders = JoinSet::new();
+    let mut lines = Vec::new();
     for number in 0..3 {
         for who in [&alice, &bob] {
             let socket = if number == 0 { Some(who.socket(&conv).await) } else { None };
-            senders.spawn(say(Arc::clone(who), socket, conv.clone(), number, EACH));
+            lines.push((who, socket, number));
         }
+    }
+    // Every socket is open by now.
+    let mut senders = JoinSet::new();
+    for (who, socket, number) in lines {
+        senders.spawn(say(Arc::clone(who), socket, conv.clone(), number, EACH));
     }
     let mut acked: Vec<(u64, String)> = senders.join_all().await.into_iter().flatten().collect();
     acked.sort();
