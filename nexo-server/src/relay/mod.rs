@@ -3,7 +3,7 @@
 //! `?conv_id=` is the seed's socket: envelopes both ways, in one conversation. Without it the
 //! socket rings. On both a client may `send` and is answered. The database is the queue: a
 //! socket holds a cursor, takes the committed batches that its room hands it, and reads the
-//! database where it was handed none. A gap cannot occur ([`follow`] says why), and a slow
+//! database where it was handed none. A gap cannot occur (`follow.rs` says why), and a slow
 //! reader waits for itself alone.
 //!
 //! | file | is |
