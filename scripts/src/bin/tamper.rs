@@ -2,8 +2,8 @@
 //!
 //! For the demo, and for anyone who wants to see what an altered log looks like from outside.
 //! It changes only what an operator with a database shell could change: the entry's bytes in
-//! `bundles`. Tiles and the signed head stay as they are, because nobody can make those fit.
-//! Doing it twice puts the entry back.
+//! `bundles`, or in `tail` as long as its bundle is not full. Stored tiles and the signed head
+//! stay as they are, because nobody can make those fit. Doing it twice puts the entry back.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -19,6 +19,13 @@ use nexo_schema::bytes::to_hex;
 diesel::table! {
     bundles (idx) {
         idx -> BigInt,
+        entries -> Binary,
+    }
+}
+
+diesel::table! {
+    tail (start) {
+        start -> BigInt,
         entries -> Binary,
     }
 }
@@ -129,27 +136,51 @@ fn tamper(data_dir: &Path, index: u64) -> Result<Flip, TamperError> {
     }
     let mut conn = SqliteConnection::establish(&path.to_string_lossy())?;
     conn.batch_execute("PRAGMA busy_timeout = 10000")?;
-    conn.immediate_transaction(|conn| {
-        let bundle = index / BUNDLE;
-        let row = bundles::table.find(i64::try_from(bundle).unwrap_or(i64::MAX));
-        let stored = row.select(bundles::entries).first::<Vec<u8>>(conn).optional()?;
-        let mut entries = stored.ok_or(TamperError::NoEntry { index })?;
-        let flip = flip(&mut entries, index)?;
-        let changed = diesel::update(row).set(bundles::entries.eq(entries)).execute(conn)?;
-        if changed == 1 { Ok(flip) } else { Err(TamperError::NoEntry { index }) }
+    conn.immediate_transaction(|conn| match tamper_full(conn, index)? {
+        Some(flip) => Ok(flip),
+        None => tamper_tail(conn, index),
     })
 }
 
-/// Flips the last bit of entry `index` in the bundle that holds it.
+/// In a full bundle, if the entry is in one.
+fn tamper_full(conn: &mut SqliteConnection, index: u64) -> Result<Option<Flip>, TamperError> {
+    let row = bundles::table.find(place(index / BUNDLE));
+    let stored = row.select(bundles::entries).first::<Vec<u8>>(conn).optional()?;
+    let Some(mut entries) = stored else { return Ok(None) };
+    let flip = flip(&mut entries, index % BUNDLE, index)?;
+    let changed = diesel::update(row).set(bundles::entries.eq(entries)).execute(conn)?;
+    if changed == 1 { Ok(Some(flip)) } else { Err(TamperError::NoEntry { index }) }
+}
+
+/// Behind the last full bundle: in the row of the batch that placed it.
+fn tamper_tail(conn: &mut SqliteConnection, index: u64) -> Result<Flip, TamperError> {
+    let stored = tail::table
+        .filter(tail::start.le(place(index)))
+        .order(tail::start.desc())
+        .first::<(i64, Vec<u8>)>(conn)
+        .optional()?;
+    let (start, mut entries) = stored.ok_or(TamperError::NoEntry { index })?;
+    let number = index - start.unsigned_abs();
+    let flip = flip(&mut entries, number, index)?;
+    diesel::update(tail::table.find(start)).set(tail::entries.eq(entries)).execute(conn)?;
+    Ok(flip)
+}
+
+fn place(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Flips the last bit of entry `index`, the `number`th (from 0) of the entries that are stored
+/// together.
 ///
 /// ```text
 /// bundle = (u16be length || entry)*          at most 256
 /// entry  = ... || hash 32                    every kind of entry ends in a hash
 /// ```
-fn flip(bundle: &mut [u8], index: u64) -> Result<Flip, TamperError> {
+fn flip(bundle: &mut [u8], number: u64, index: u64) -> Result<Flip, TamperError> {
     let torn = TamperError::Torn { bundle: index / BUNDLE };
     let mut rest = bundle;
-    for _ in 0..index % BUNDLE {
+    for _ in 0..number {
         rest = split(rest).ok_or(TamperError::NoEntry { index })?.1;
     }
     if rest.is_empty() {
@@ -188,7 +219,7 @@ mod tests {
         for (at, entry) in entries.iter().enumerate() {
             let index = 256 * 7 + u64::try_from(at).unwrap();
             let mut after = before.clone();
-            let flipped = flip(&mut after, index).unwrap();
+            let flipped = flip(&mut after, index % BUNDLE, index).unwrap();
             let mut altered = entry.clone();
             *altered.last_mut().unwrap() ^= 1;
             let mut expected = all.clone();
@@ -196,7 +227,7 @@ mod tests {
             assert_eq!(after, bundle(&expected));
             let (was, is) = (entry.last_chunk().unwrap(), altered.last_chunk().unwrap());
             assert_eq!((&flipped.before, &flipped.after), (was, is));
-            flip(&mut after, index).unwrap();
+            flip(&mut after, index % BUNDLE, index).unwrap();
             assert_eq!(after, before);
         }
     }
@@ -205,7 +236,7 @@ mod tests {
     fn what_is_not_there_is_not_altered() {
         let refused = |mut bytes: Vec<u8>, index| {
             let before = bytes.clone();
-            let error = flip(&mut bytes, index).unwrap_err();
+            let error = flip(&mut bytes, index, index).unwrap_err();
             assert_eq!(bytes, before);
             error.exit_code()
         };
@@ -223,6 +254,14 @@ mod tests {
         let mut conn = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
         conn.batch_execute("CREATE TABLE bundles (idx INTEGER PRIMARY KEY, entries BLOB NOT NULL)")
             .unwrap();
+        conn.batch_execute("CREATE TABLE tail (start INTEGER PRIMARY KEY, entries BLOB NOT NULL)")
+            .unwrap();
+        for (start, byte) in [(512i64, 5), (513, 6)] {
+            diesel::insert_into(tail::table)
+                .values((tail::start.eq(start), tail::entries.eq(bundle(&[&[byte; 60]]))))
+                .execute(&mut conn)
+                .unwrap();
+        }
         for idx in 0..2i64 {
             diesel::insert_into(bundles::table)
                 .values((bundles::idx.eq(idx), bundles::entries.eq(bundle(&[&[9; 60]]))))
@@ -236,7 +275,12 @@ mod tests {
         let altered = [vec![9; 59], vec![8]].concat();
         assert_eq!(all, [bundle(&[&[9; 60]]), bundle(&[&altered])]);
         assert_eq!(run(["tamper", place, "257"].map(OsString::from)), 66);
-        assert_eq!(run(["tamper", place, "512"].map(OsString::from)), 66);
+        assert_eq!(run(["tamper", place, "513"].map(OsString::from)), 0);
+        let all: Vec<Vec<u8>> =
+            tail::table.order(tail::start).select(tail::entries).load(&mut conn).unwrap();
+        let altered = [vec![6; 59], vec![7]].concat();
+        assert_eq!(all, [bundle(&[&[5; 60]]), bundle(&[&altered])]);
+        assert_eq!(run(["tamper", place, "514"].map(OsString::from)), 66);
         assert_eq!(run(["tamper", place, "-1"].map(OsString::from)), 64);
         assert_eq!(run(["tamper", "--help"].map(OsString::from)), 0);
     }
