@@ -2,35 +2,7 @@
 //!
 //! A number that nexo-cli or nexo-audit also has means the same there (PROTOCOL.md 12).
 
-/// Declares the codes once: name, number, meaning.
-macro_rules! exits {
-    ($($(#[$doc:meta])* $variant:ident = $code:literal, $meaning:literal;)*) => {
-        /// How a run ended.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Exit {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Exit {
-            /// Every code, ascending.
-            pub const ALL: &[Exit] = &[$(Exit::$variant,)*];
-
-            /// The number a script sees.
-            #[must_use]
-            pub fn code(self) -> u8 {
-                match self { $(Self::$variant => $code,)* }
-            }
-
-            /// What the number means.
-            #[must_use]
-            pub fn meaning(self) -> &'static str {
-                match self { $(Self::$variant => $meaning,)* }
-            }
-        }
-    };
-}
-
-exits! {
+nexo_schema::exits! {
     /// Done.
     Done = 0, "done; for log verify: nothing is wrong";
     /// Wrong arguments.

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod entry;
 pub mod envelope;
 pub mod error;
+mod exit;
 pub mod http;
 pub mod ids;
 pub mod limits;

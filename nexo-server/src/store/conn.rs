@@ -163,10 +163,10 @@ impl Database {
         }
         let mut conn = self.connect()?;
         match &mut conn {
-            Conn::Sqlite(conn) => migrate(conn, &SQLITE_MIGRATIONS)?,
+            Conn::Sqlite(conn) => migrate(conn, SQLITE_MIGRATIONS)?,
             Conn::Postgres(conn) => {
                 conn.batch_execute(MIGRATION_LOCK)?;
-                let done = migrate(conn, &POSTGRES_MIGRATIONS);
+                let done = migrate(conn, POSTGRES_MIGRATIONS);
                 conn.batch_execute(MIGRATION_UNLOCK)?;
                 done?;
             }
@@ -244,21 +244,20 @@ fn with_conninfo(url: &str) -> String {
     full
 }
 
-fn migrate<C>(conn: &mut C, known: &EmbeddedMigrations) -> Result<(), StoreError>
+fn migrate<C>(conn: &mut C, known: EmbeddedMigrations) -> Result<(), StoreError>
 where
     C: MigrationHarness<C::Backend> + Connection,
     C::Backend: diesel::backend::Backend,
     EmbeddedMigrations: diesel::migration::MigrationSource<C::Backend>,
 {
-    use diesel::migration::MigrationSource;
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| StoreError::Migrate(e.to_string());
+    let ours = versions::<C::Backend>(&known)?;
     let applied = conn.applied_migrations().map_err(failed)?;
-    let ours = MigrationSource::<C::Backend>::migrations(known).map_err(failed)?;
-    if applied.iter().any(|v| !ours.iter().any(|m| m.name().version() == *v)) {
+    if applied.iter().any(|version| !ours.contains(&version.to_string())) {
         let what = "the database was made by a newer nexo-server; run that one";
         return Err(StoreError::Migrate(what.into()));
     }
-    conn.run_migrations(&pending(ours, &applied)).map(drop).map_err(failed)
+    conn.run_pending_migrations(known).map(drop).map_err(failed)
 }
 
 fn versions<DB>(known: &EmbeddedMigrations) -> Result<Vec<String>, StoreError>
@@ -269,15 +268,6 @@ where
     let ours = diesel::migration::MigrationSource::<DB>::migrations(known);
     let ours = ours.map_err(|e| StoreError::Migrate(e.to_string()))?;
     Ok(ours.iter().map(|m| m.name().version().to_string()).collect())
-}
-
-/// The migrations that were not applied yet, oldest first.
-fn pending<DB: diesel::backend::Backend>(
-    mut ours: Vec<Box<dyn diesel::migration::Migration<DB>>>,
-    applied: &[diesel::migration::MigrationVersion<'_>],
-) -> Vec<Box<dyn diesel::migration::Migration<DB>>> {
-    ours.retain(|m| !applied.iter().any(|v| m.name().version() == *v));
-    ours
 }
 
 fn create_private(path: &Path) -> std::io::Result<()> {
@@ -314,10 +304,7 @@ impl Shared {
 }
 
 fn is_idle(conn: &mut Conn) -> bool {
-    let status = match conn {
-        Conn::Sqlite(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn),
-        Conn::Postgres(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn),
-    };
+    let status = Conn::transaction_manager_status_mut(conn);
     matches!(status.transaction_depth(), Ok(None))
 }
 
@@ -335,7 +322,7 @@ where
         Conn::Sqlite(conn) => {
             AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?
         }
-        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn)?,
+        Conn::Postgres(_) => Conn::begin_transaction(conn)?,
     }
     let first = match (&mut *conn, begin) {
         (Conn::Postgres(conn), Some(sql)) => conn.batch_execute(sql).map_err(E::from),
@@ -344,35 +331,21 @@ where
     let outcome = first.and_then(|()| {
         // A panic goes on, but not with the lock held: others would wait for it in vain.
         catch_unwind(AssertUnwindSafe(|| change(conn))).unwrap_or_else(|panic| {
-            let _ = roll_back(conn);
+            let _ = Conn::rollback_transaction(conn);
             resume_unwind(panic)
         })
     });
     match outcome {
         Ok(value) => {
-            commit(conn)?;
+            Conn::commit_transaction(conn)?;
             Ok(value)
         }
         Err(error) => {
             // The first error is the one to tell; a connection that cannot roll back is broken,
             // and found to be by whoever uses it next.
-            let _ = roll_back(conn);
+            let _ = Conn::rollback_transaction(conn);
             Err(error)
         }
-    }
-}
-
-fn commit(conn: &mut Conn) -> QueryResult<()> {
-    match conn {
-        Conn::Sqlite(conn) => AnsiTransactionManager::commit_transaction(conn),
-        Conn::Postgres(conn) => AnsiTransactionManager::commit_transaction(conn),
-    }
-}
-
-fn roll_back(conn: &mut Conn) -> QueryResult<()> {
-    match conn {
-        Conn::Sqlite(conn) => AnsiTransactionManager::rollback_transaction(conn),
-        Conn::Postgres(conn) => AnsiTransactionManager::rollback_transaction(conn),
     }
 }
 

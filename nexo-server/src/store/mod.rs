@@ -187,12 +187,6 @@ impl Store {
         self.writer.is_none()
     }
 
-    /// The database.
-    #[must_use]
-    pub fn database(&self) -> &Database {
-        &self.database
-    }
-
     /// Runs `query` on a reader.
     ///
     /// # Errors
