@@ -10,6 +10,10 @@ pub const MAX_CIPHER: usize = 80 * 1024;
 /// Largest `ad`, bytes as sent: it is routing advice, never content.
 pub const MAX_AD: usize = 4 * 1024;
 
+/// Deepest nesting of an `ad`, itself counted: common JSON readers give up at 100 or so, and it
+/// lies inside pages and frames.
+pub const MAX_AD_DEPTH: usize = 32;
+
 /// Most key packets in one message: devices per conversation (e2ee 2.2).
 pub const MAX_PACKETS: usize = 64;
 

@@ -2,10 +2,11 @@
 
 use nexo_schema::bytes::to_base64;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::Stage;
 use crate::harness::native::{Kind, genesis_json};
-use crate::harness::plain::{message, new_key, public};
+use crate::harness::plain::{frame, message, new_key, public};
 use crate::harness::wire::raw;
 use crate::harness::{Native, random, text};
 
@@ -112,6 +113,39 @@ async fn fields_of_another_kind_or_missing_or_twice() {
         }
     }
     stage.untouched().await;
+}
+
+/// It was stored and pushed byte for byte, and whoever was sent it could not read the frame.
+#[tokio::test]
+async fn an_ad_that_its_readers_could_not_parse_is_refused() {
+    let stage = Stage::new().await;
+    let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n - 1), "]".repeat(n - 1));
+    let bad = [
+        r#"{"a":"\ud800"}"#.to_owned(),
+        r#"{"\udc00":1}"#.to_owned(),
+        r#"{"a":1e999}"#.to_owned(),
+        nested(33),
+        nested(1000),
+    ];
+    let whole = message(&stage.conv, "x");
+    let with = |mut whole: Value, ad: &str| {
+        whole["ad"] = json!("HERE");
+        whole.to_string().replace("\"HERE\"", ad)
+    };
+    for ad in &bad {
+        let reply = stage.alice.wire.post_bytes("/messages", with(whole.clone(), ad)).await;
+        reply.problem(400, "bad_request");
+        let mut socket = stage.alice.socket(&stage.conv).await;
+        socket.send_any(Message::text(with(frame(&stage.conv, "m-ad", "x"), ad))).await;
+        let nack = socket.next().await;
+        assert_eq!(
+            (&nack["type"], &nack["problem"]["code"]),
+            (&json!("nack"), &json!("bad_request"))
+        );
+    }
+    stage.untouched().await;
+    let deepest = with(whole, &nested(32));
+    stage.alice.wire.post_bytes("/messages", deepest).await.ok();
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use nexo_schema::envelope::{self, Route};
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::DeleteRequest;
 use nexo_schema::ids::{ConvId, DeviceId, MsgId, Origin};
-use nexo_schema::limits::{MAX_AD, MAX_CIPHER, MAX_PACKET, MAX_PACKETS};
+use nexo_schema::limits::{MAX_AD, MAX_AD_DEPTH, MAX_CIPHER, MAX_PACKET, MAX_PACKETS};
 use nexo_schema::ws::Cipher;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -193,13 +194,33 @@ fn cipher(cipher: &Cipher) -> Result<(Vec<u8>, u32), ApiError> {
     Ok((bytes, nonce_len))
 }
 
-/// `ad` is a JSON object of bounded size; its bytes are kept, its content is nobody's here.
+/// `ad` is a JSON object of bounded size and depth; its bytes are kept, its content is nobody's
+/// here. It must be one for every reader: a raw value may still hold half a surrogate pair or a
+/// number beyond any float, and who was sent that could not read the page it is on.
 fn check_ad(ad: &str) -> Result<(), ApiError> {
+    if ad == "{}" {
+        return Ok(());
+    }
     if ad.len() > MAX_AD {
         return Err(large(format!("ad: at most {MAX_AD} bytes")));
     }
-    // RawValue is valid JSON without surrounding space, so the first byte tells its kind.
-    if ad.starts_with('{') { Ok(()) } else { Err(bad("ad: expected a JSON object")) }
+    let value: Value = serde_json::from_str(ad).map_err(|e| bad(format!("ad: {e}")))?;
+    if !value.is_object() {
+        return Err(bad("ad: expected a JSON object"));
+    }
+    if depth(&value) > MAX_AD_DEPTH {
+        return Err(bad(format!("ad: at most {MAX_AD_DEPTH} levels deep")));
+    }
+    Ok(())
+}
+
+/// Levels of arrays and objects; the parser has bounded them already.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn hash(bytes: &[u8]) -> [u8; 32] {
