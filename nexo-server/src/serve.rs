@@ -19,7 +19,7 @@ use crate::http::limits::Limits;
 use crate::http::metrics::{Listener, Metrics};
 use crate::log::{Log, LogKeys, Options, StartError, Writer};
 use crate::relay::Rooms;
-use crate::store::{Fresh, SqlLedger, Store, StoreError};
+use crate::store::{Audience, Fresh, Present, SqlLedger, Store, StoreError};
 
 /// Why the relay did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,24 @@ pub struct Relay {
     app: App,
 }
 
+/// Those in this process who are told of batches.
+struct Hearers {
+    devices: Devices,
+    rooms: Rooms,
+}
+
+impl Audience for Hearers {
+    fn tell(&self, fresh: Fresh) {
+        // First: whoever hears of the batch may ask with what it changed.
+        self.devices.changed(&fresh.keys_changed);
+        self.rooms.ring(fresh);
+    }
+
+    fn present(&self) -> Present {
+        self.rooms.present()
+    }
+}
+
 /// Builds the relay: the one place where its parts are wired together.
 ///
 /// # Errors
@@ -64,13 +82,8 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     let store = Store::open(&config.database)?;
     let rooms = Rooms::default();
     let devices = Devices::default();
-    let (bells, known) = (rooms.clone(), devices.clone());
-    let ring = Box::new(move |fresh: Fresh| {
-        // First: whoever hears of the batch may ask with what it changed.
-        known.changed(&fresh.keys_changed);
-        bells.ring(fresh);
-    });
-    let ledger = SqlLedger::new(store.clone(), origin.clone(), clock.clone(), ring);
+    let hearers = Box::new(Hearers { devices: devices.clone(), rooms: rooms.clone() });
+    let ledger = SqlLedger::new(store.clone(), origin.clone(), clock.clone(), hearers);
     let log_clock = clock.clone();
     let options = Options::new(Box::new(move || log_clock.seconds()));
     store.listen(options.others.clone())?;

@@ -25,6 +25,8 @@ pub(super) struct Attempt<'a, L: Ledger> {
     now: u64,
     /// Time in the head that the batch goes on from.
     previous: u64,
+    /// Puts what waits behind a batch.
+    queue: &'a mut dyn FnMut(&mut Vec<L::Item>),
     items: usize,
     base: Option<(Tail, StoredHead)>,
     refused: Option<Halt>,
@@ -49,7 +51,7 @@ impl<L: Ledger> Made<L> {
 }
 
 impl<'a, L: Ledger> Attempt<'a, L> {
-    /// An attempt with that many items, behind `tail`, at `(now, time of the newest head)`.
+    /// An attempt behind `tail`, at `(now, time of the newest head)`, with what `queue` adds.
     pub(super) fn new(
         tail: &'a Tail,
         keys: &'a LogKeys,
@@ -57,9 +59,10 @@ impl<'a, L: Ledger> Attempt<'a, L> {
         counters: &'a Counters,
         (now, previous): (u64, u64),
         items: usize,
+        queue: &'a mut dyn FnMut(&mut Vec<L::Item>),
     ) -> Self {
         let (base, refused, made, lap) = (None, None, None, Instant::now());
-        Self { tail, keys, marker, counters, now, previous, items, base, refused, made, lap }
+        Self { tail, keys, marker, counters, now, previous, queue, items, base, refused, made, lap }
     }
 
     /// What was staged, and why another server's head was refused.
@@ -75,7 +78,12 @@ impl<'a, L: Ledger> Attempt<'a, L> {
     }
 }
 
-impl<L: Ledger> Staging<L::Placed, L::Refusal> for Attempt<'_, L> {
+impl<L: Ledger> Staging<L::Item, L::Placed, L::Refusal> for Attempt<'_, L> {
+    fn gather(&mut self, items: &mut Vec<L::Item>) {
+        (self.queue)(items);
+        self.items = items.len();
+    }
+
     fn moved(&mut self, stored: Stored) -> Option<u64> {
         match self.base_of(stored) {
             Ok(Some((tail, head))) => {

@@ -136,7 +136,10 @@ pub enum Admission<P, R> {
 /// The log's part in a commit, called from inside the ledger's transaction. If the
 /// database makes the transaction start over, the calls are made again; the last
 /// ones count. See [`Ledger::commit`].
-pub trait Staging<P, R> {
+pub trait Staging<I, P, R> {
+    /// Adds to the batch what arrived while the transaction waited for its turn.
+    fn gather(&mut self, items: &mut Vec<I>);
+
     /// The head is not the expected one: another server wrote, and this is what is
     /// stored now. The size to go on from, or `None` if that is no log to go on
     /// from; then the transaction is to be rolled back.
@@ -195,7 +198,8 @@ pub trait Ledger: Send + 'static {
     /// One transaction, durable when it returns `Ok`:
     ///
     /// 1. begin, taking the write lock, and read the head row; no row counts as
-    ///    size 0. If its size is not `expected`, read the right edge and ask
+    ///    size 0. If its size is not `expected`, another server had the lock:
+    ///    [`Staging::gather`] what came meanwhile, read the right edge and ask
     ///    [`Staging::moved`] whether to go on from there.
     /// 2. for each item in order, check what may have changed since it was let
     ///    in, seeing the items before it, and write its rows for its index.
@@ -211,8 +215,8 @@ pub trait Ledger: Send + 'static {
     fn commit(
         &mut self,
         expected: u64,
-        items: &[Self::Item],
-        staging: &mut dyn Staging<Self::Placed, Self::Refusal>,
+        items: &mut Vec<Self::Item>,
+        staging: &mut dyn Staging<Self::Item, Self::Placed, Self::Refusal>,
     ) -> Result<(), CommitError>;
 
     /// The log is public up to `size` entries: whoever waits for something in it

@@ -140,8 +140,8 @@ impl Ledger for Memory {
     fn commit(
         &mut self,
         expected: u64,
-        items: &[Item],
-        staging: &mut dyn Staging<String, &'static str>,
+        items: &mut Vec<Item>,
+        staging: &mut dyn Staging<Item, String, &'static str>,
     ) -> Result<(), CommitError> {
         let mut disk = self.disk.lock();
         let fault = disk.faults.pop_front();
@@ -150,6 +150,7 @@ impl Ledger for Memory {
         }
         let mut next = expected;
         if disk.size() != expected {
+            staging.gather(items);
             next = staging.moved(disk.stored()).ok_or(CommitError::HeadMoved)?;
         }
         let mut rows = disk.rows.clone();

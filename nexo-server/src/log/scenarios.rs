@@ -301,6 +301,25 @@ fn a_batch_goes_on_from_where_another_server_left_the_log() {
 }
 
 #[test]
+fn what_comes_while_another_server_has_the_lock_joins_the_batch() {
+    let server = Server::new();
+    let (log, writer) = server.start();
+    let mut locked = server.disk.lock();
+    locked.faults.push_back(Fault::OtherServer);
+    let first = log.submit(message("a")).unwrap();
+    while log.waiting().0 > 0 {
+        thread::yield_now();
+    }
+    let second = log.submit(message("b")).unwrap();
+    drop(locked);
+    let (first, second) = (wait(first.receipt()).unwrap(), wait(second.receipt()).unwrap());
+    assert_eq!((first.index, first.head.size), (1, 3));
+    assert_eq!((second.index, second.head.size), (2, 3), "one batch");
+    writer.shutdown().unwrap();
+    server.audit();
+}
+
+#[test]
 fn another_servers_bell_is_heard() {
     let server = Server::new();
     let options = server.options();

@@ -1,7 +1,8 @@
 //! The one writer: takes what waits, stages it, commits it, then tells.
 //!
 //! Group commit that clocks itself: while one batch is in the database the next
-//! one gathers. No batch waits for company. Every step that can fail leaves
+//! one gathers. No batch waits for company; one that had to wait for another
+//! server takes along what came meanwhile. Every step that can fail leaves
 //! either the old state or the new one:
 //!
 //! ```text
@@ -34,6 +35,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// How often a truth that cannot be read is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long after a batch another server's bell is left to the next batch, which sees what it
+/// rang for under the lock. Only a log with nothing to do has to look.
+const BELL_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a ticket is answered with.
 pub(super) type Answer<P, R> = Result<Receipt<P>, Denied<R>>;
@@ -191,7 +196,7 @@ impl<L: Ledger> Sequencer<L> {
             lost,
             failing,
         };
-        match log.commit(&[]) {
+        match log.commit(&mut Vec::new(), &mut |_| ()) {
             Ok(_) => {
                 log.ledger.adopted(log.tail.edge.size(), Vec::new());
                 let bell = log.heads.subscribe();
@@ -218,9 +223,10 @@ impl<L: Ledger> Sequencer<L> {
     ) -> Result<(), Halt> {
         let mut batch = Vec::with_capacity(pace.max_batch);
         let mut renew_at = self.adopted + pace.renew_every;
-        let mut stopping = false;
+        let (mut stopping, mut rung) = (false, false);
         let outcome = loop {
-            let wake = self.lost.map_or(renew_at, |look| look.min(renew_at));
+            let looks = [self.lost, rung.then(|| self.adopted + BELL_PAUSE)];
+            let wake = looks.into_iter().flatten().fold(renew_at, Instant::min);
             let taken = tokio::select! {
                 biased;
                 _ = &mut stop, if !stopping => {
@@ -229,7 +235,10 @@ impl<L: Ledger> Sequencer<L> {
                     continue;
                 }
                 taken = queue.recv_many(&mut batch, pace.max_batch) => taken,
-                () = pace.others.notified() => 0,
+                () = pace.others.notified(), if !rung => {
+                    rung = true;
+                    continue;
+                }
                 () = tokio::time::sleep_until(wake.into()) => 0,
             };
             if taken == 0 && queue.is_closed() && queue.is_empty() {
@@ -238,15 +247,16 @@ impl<L: Ledger> Sequencer<L> {
             let (before, due) = (self.adopted, Instant::now() >= renew_at);
             let mut done = match taken {
                 0 => self.look(),
-                _ => self.sequence(batch.drain(..)),
+                _ => self.sequence(&mut batch, &mut queue, pace.max_batch),
             };
             // Refused items commit nothing: a busy log may need renewal too.
             if done.is_ok() && due && self.adopted == before {
-                done = self.sequence(std::iter::empty());
+                done = self.sequence(&mut batch, &mut queue, pace.max_batch);
             }
             if done.is_err() {
                 break done;
             }
+            rung &= taken > 0 && self.adopted == before;
             if due || self.adopted != before {
                 renew_at = Instant::now() + pace.renew_every;
             }
@@ -258,14 +268,29 @@ impl<L: Ledger> Sequencer<L> {
         outcome
     }
 
-    /// Commits a batch and answers everyone in it. An empty one renews the head.
-    fn sequence(&mut self, batch: impl Iterator<Item = Submission<L>>) -> Result<(), Halt> {
-        let (items, answers): (Vec<_>, Vec<_>) = batch.map(|s| (s.item, s.answer)).unzip();
+    /// Commits a batch, with what of the queue still fits into it, and answers everyone in it.
+    /// An empty one renews the head.
+    fn sequence(
+        &mut self,
+        batch: &mut Vec<Submission<L>>,
+        queue: &mut mpsc::Receiver<Submission<L>>,
+        max_batch: usize,
+    ) -> Result<(), Halt> {
+        let (mut items, mut answers): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|s| (s.item, s.answer)).unzip();
+        let mut waiting = |items: &mut Vec<L::Item>| {
+            while items.len() < max_batch
+                && let Ok(Submission { item, answer }) = queue.try_recv()
+            {
+                items.push(item);
+                answers.push(answer);
+            }
+        };
         let outcome = match self.lost {
-            None => self.commit(&items),
+            None => self.commit(&mut items, &mut waiting),
             Some(_) => match self.look() {
                 Err(halt) => Err(Failure::Lost(Obstacle::Halt(halt))),
-                Ok(()) if self.lost.is_none() => self.commit(&items),
+                Ok(()) if self.lost.is_none() => self.commit(&mut items, &mut waiting),
                 Ok(()) => Err(Failure::NotCommitted("the log's head is not known".into())),
             },
         };
@@ -357,7 +382,11 @@ impl<L: Ledger> Sequencer<L> {
     }
 
     /// Brings the items into the log and adopts what that makes of it.
-    fn commit(&mut self, items: &[L::Item]) -> Result<Admissions<L>, Failure> {
+    fn commit(
+        &mut self,
+        items: &mut Vec<L::Item>,
+        queue: &mut dyn FnMut(&mut Vec<L::Item>),
+    ) -> Result<Admissions<L>, Failure> {
         let mut attempt = Attempt::<L>::new(
             &self.tail,
             &self.keys,
@@ -365,6 +394,7 @@ impl<L: Ledger> Sequencer<L> {
             &self.counters,
             ((self.clock)(), self.time),
             items.len(),
+            queue,
         );
         let (expected, began) = (self.tail.edge.size(), Instant::now());
         let outcome = self.ledger.commit(expected, items, &mut attempt);

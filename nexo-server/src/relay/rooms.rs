@@ -19,7 +19,7 @@ use rocket::tokio::sync::broadcast::error::RecvError;
 use rocket::tokio::sync::{broadcast, watch};
 
 use crate::http::present;
-use crate::store::{Fresh, StoredItem};
+use crate::store::{Fresh, Present, StoredItem};
 
 /// Batches that may wait for the slowest reader of a conversation; one that is further behind
 /// reads the database.
@@ -125,6 +125,16 @@ impl Rooms {
         let sizes =
             self.lock().accounts.entry(account).or_insert_with(|| watch::channel(0).0).subscribe();
         Bell { sizes, account, rooms: self.clone() }
+    }
+
+    /// Who is there to be told.
+    #[must_use]
+    pub fn present(&self) -> Present {
+        let open = self.lock();
+        Present {
+            conversations: !open.conversations.is_empty(),
+            accounts: !open.accounts.is_empty(),
+        }
     }
 
     /// Tells of a batch that is public. Calls come in the order of the log, one at a time.

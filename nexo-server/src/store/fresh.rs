@@ -28,35 +28,85 @@ pub struct Fresh {
     pub items: Option<Vec<StoredItem>>,
 }
 
+/// Those who are told of batches, on the writer's thread.
+pub trait Audience: Send {
+    /// Tells of a batch that is public. Calls come in the order of the log.
+    fn tell(&self, fresh: Fresh);
+
+    /// Who is there: what nobody waits for is not looked up. Whoever comes later reads the
+    /// database, and what other servers committed is there by then.
+    fn present(&self) -> Present {
+        Present { conversations: true, accounts: true }
+    }
+}
+
+impl<F: Fn(Fresh) + Send> Audience for F {
+    fn tell(&self, fresh: Fresh) {
+        self(fresh);
+    }
+}
+
+/// Whether anyone waits for something new,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// in a conversation;
+    pub conversations: bool,
+    /// for an account.
+    pub accounts: bool,
+}
+
 impl Fresh {
-    /// What lies behind position `before`, up to `size`, whoever placed it; but for the keys.
-    pub(super) fn behind(conn: &mut Conn, before: u64, size: u64) -> Result<Self, StoreError> {
-        let said = messages::table
+    /// What lies behind position `before`, up to `size`, whoever placed it; but for the keys,
+    /// and for what none of those present would hear of.
+    pub(super) fn behind(
+        conn: &mut Conn,
+        (before, size): (u64, u64),
+        present: Present,
+    ) -> Result<Self, StoreError> {
+        let mut fresh = Self { before, size, ..Self::default() };
+        if !present.conversations && !present.accounts {
+            return Ok(fresh);
+        }
+        let mut touched: Vec<Vec<u8>> = messages::table
             .filter(messages::sth_index.gt(signed(before)))
             .filter(messages::sth_index.le(signed(size)))
-            .select(messages::conv_id);
-        let unsaid = deletions::table
-            .filter(deletions::sth_index.gt(signed(before)))
-            .filter(deletions::sth_index.le(signed(size)))
-            .select(deletions::conv_id);
-        let concerned: Vec<(Vec<u8>, Vec<u8>)> = participants::table
-            .filter(participants::conv_id.eq_any(said).or(participants::conv_id.eq_any(unsaid)))
-            .select((participants::conv_id, participants::account_id))
+            .select(messages::conv_id)
+            .distinct()
             .load(conn)?;
-        let (mut conversations, mut accounts) = (BTreeSet::new(), BTreeSet::new());
-        for (conv, account) in concerned {
-            conversations.insert(ConvId(hash32("participants", &conv)?));
+        touched.extend(
+            deletions::table
+                .filter(deletions::sth_index.gt(signed(before)))
+                .filter(deletions::sth_index.le(signed(size)))
+                .select(deletions::conv_id)
+                .distinct()
+                .load::<Vec<u8>>(conn)?,
+        );
+        touched.sort_unstable();
+        touched.dedup();
+        if present.accounts {
+            fresh.accounts = participants_of(conn, &touched)?;
+        }
+        let ids = touched.iter().map(|id| Ok(ConvId(hash32("messages", id)?)));
+        fresh.conversations = ids.collect::<Result<_, StoreError>>()?;
+        Ok(fresh)
+    }
+}
+
+/// Accounts in any of the conversations; ascending, no two alike.
+fn participants_of(conn: &mut Conn, convs: &[Vec<u8>]) -> Result<Vec<AccountId>, StoreError> {
+    let mut accounts = BTreeSet::new();
+    // SQLite takes a bounded number of values.
+    for convs in convs.chunks(500) {
+        let found: Vec<Vec<u8>> = participants::table
+            .filter(participants::conv_id.eq_any(convs))
+            .select(participants::account_id)
+            .distinct()
+            .load(conn)?;
+        for account in found {
             accounts.insert(AccountId(hash32("participants", &account)?));
         }
-        Ok(Self {
-            before,
-            size,
-            conversations: conversations.into_iter().collect(),
-            accounts: accounts.into_iter().collect(),
-            keys_changed: Vec::new(),
-            items: None,
-        })
     }
+    Ok(accounts.into_iter().collect())
 }
 
 /// Accounts whose devices changed behind position `before`.

@@ -7,7 +7,7 @@ use nexo_schema::ids::{AccountId, Origin};
 use super::admit::{Admission, Decision, Item, Known, Placed, Refusal};
 use super::conn::{Shared, exclusive, snapshot};
 use super::edge::{Moved, last_staged, load_edge, lock_head, moved, write_log};
-use super::fresh::{Fresh, Told, keys_changed};
+use super::fresh::{Audience, Fresh, Told, keys_changed};
 use super::tree::{StoredHeadRow, newest_head};
 use super::{Conn, Store, StoreError};
 use crate::clock::Clock;
@@ -15,16 +15,13 @@ use crate::log::{
     Admission as Admitted, CommitError, Entry, Ledger, LedgerError, Staging, Step, Stored,
 };
 
-/// Called on the writer's thread when a batch is public.
-pub(super) type Ring = Box<dyn Fn(Fresh) + Send>;
-
 /// The log in the relay's database.
 pub struct SqlLedger {
     store: Store,
     writer: Option<Arc<Shared>>,
     origin: Origin,
     clock: Clock,
-    ring: Ring,
+    audience: Box<dyn Audience>,
     /// What was read of rows that only the log writes; empty whenever in doubt.
     known: Known,
     /// Entries that waiters were told of; none before the first head.
@@ -41,9 +38,9 @@ type Theirs = (u64, Vec<AccountId>);
 impl SqlLedger {
     /// A ledger in the store.
     #[must_use]
-    pub fn new(store: Store, origin: Origin, clock: Clock, ring: Ring) -> Self {
+    pub fn new(store: Store, origin: Origin, clock: Clock, audience: Box<dyn Audience>) -> Self {
         let (known, ours) = (Known::default(), Told::default());
-        Self { store, writer: None, origin, clock, ring, known, told: None, theirs: None, ours }
+        Self { store, writer: None, origin, clock, audience, known, told: None, theirs: None, ours }
     }
 
     /// The connection to write on; a new one if there is none.
@@ -61,9 +58,9 @@ impl SqlLedger {
         &mut self,
         writer: &Shared,
         expected: u64,
-        items: &[Item],
+        items: &mut Vec<Item>,
         look_up: bool,
-        staging: &mut dyn Staging<Placed, Refusal>,
+        staging: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<(), (Abort, bool)> {
         let now = self.clock.seconds();
         let (origin, own_name) = (&self.origin, self.store.own_name());
@@ -98,7 +95,7 @@ impl SqlLedger {
         let keys_changed = std::mem::take(&mut self.ours.keys_changed);
         if !keys_changed.is_empty() {
             let told = self.told.unwrap_or(0);
-            (self.ring)(Fresh { before: told, size: told, keys_changed, ..Fresh::default() });
+            self.audience.tell(Fresh { before: told, size: told, keys_changed, ..Fresh::default() });
         }
     }
 
@@ -106,15 +103,17 @@ impl SqlLedger {
     /// was, everybody is told to look.
     fn tell_theirs(&mut self, size: u64, keys_changed: Vec<AccountId>) {
         let Some(before) = self.told.filter(|&told| told < size) else { return };
-        let found =
-            self.connection().and_then(|writer| Fresh::behind(&mut *writer.lock()?, before, size));
+        let present = self.audience.present();
+        let found = self.connection().and_then(|writer| {
+            Fresh::behind(&mut *writer.lock()?, (before, size), present)
+        });
         match found {
-            Ok(fresh) => (self.ring)(Fresh { keys_changed, ..fresh }),
+            Ok(fresh) => self.audience.tell(Fresh { keys_changed, ..fresh }),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "not known what is new");
                 self.doubt();
                 // A word that begins behind the last one says that some are missing.
-                (self.ring)(Fresh { before: size, size, keys_changed, ..Fresh::default() });
+                self.audience.tell(Fresh { before: size, size, keys_changed, ..Fresh::default() });
             }
         }
     }
@@ -150,8 +149,8 @@ impl Ledger for SqlLedger {
     fn commit(
         &mut self,
         expected: u64,
-        items: &[Item],
-        staging: &mut dyn Staging<Placed, Refusal>,
+        items: &mut Vec<Item>,
+        staging: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<(), CommitError> {
         let writer = self.connection().map_err(|e| CommitError::RolledBack(e.into()))?;
         let mut outcome = self.attempt(&writer, expected, items, false, staging);
@@ -185,7 +184,7 @@ impl Ledger for SqlLedger {
         let ours = std::mem::take(&mut self.ours).fresh(size, items);
         // Also what concerns nobody: a word that is left out looks like one that was lost.
         if ours.size > ours.before {
-            (self.ring)(ours);
+            self.audience.tell(ours);
         }
         self.told = Some(size);
     }
@@ -212,7 +211,7 @@ struct Batch<'a> {
     own_name: &'a str,
     now: u64,
     known: &'a mut Known,
-    items: &'a [Item],
+    items: &'a mut Vec<Item>,
     /// Whether to look first which messages were placed before.
     look_up: bool,
     theirs: Option<Theirs>,
@@ -223,7 +222,7 @@ impl Batch<'_> {
         &mut self,
         conn: &mut Conn,
         expected: u64,
-        staging: &mut dyn Staging<Placed, Refusal>,
+        staging: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<Told, Abort> {
         let head = lock_head(conn)?;
         let before = head.as_ref().map(|head| head.size);
@@ -251,8 +250,10 @@ impl Batch<'_> {
         conn: &mut Conn,
         head: Option<StoredHeadRow>,
         expected: u64,
-        staging: &mut dyn Staging<Placed, Refusal>,
+        staging: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<(), Abort> {
+        // The other server had the lock: more has come than when the batch was begun.
+        staging.gather(self.items);
         let Moved { stored, last_staged, keys_changed } = moved(conn, head, expected)?;
         let found = stored.head.as_ref().map(|head| head.size);
         if staging.moved(stored) != found {
@@ -269,7 +270,7 @@ impl Batch<'_> {
         conn: &mut Conn,
         now: u64,
         size: u64,
-        staging: &mut dyn Staging<Placed, Refusal>,
+        staging: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<(Vec<Admitted<Placed, Refusal>>, Told), StoreError> {
         let mut admission = Admission::new(conn, self.origin, now, self.known);
         if self.look_up {

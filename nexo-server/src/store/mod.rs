@@ -48,7 +48,7 @@ pub use challenges::{Pending, live_challenges, put_challenge, take_challenge};
 pub use claims::{Claim, claim_one_time};
 pub use conn::{Conn, Database};
 pub use conversations::{is_participant, open_conversation, shares_conversation};
-pub use fresh::Fresh;
+pub use fresh::{Audience, Fresh, Present};
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
 pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};

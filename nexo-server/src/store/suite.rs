@@ -55,6 +55,7 @@ on_both_engines! {
     pages_are_cut_by_rows_and_by_bytes_and_lose_nothing,
     a_batch_on_another_head_writes_nothing,
     a_batch_goes_on_from_where_another_server_left_the_log,
+    what_nobody_waits_for_is_not_looked_up,
     a_batch_is_told_as_the_database_has_it,
     what_a_failed_batch_read_is_forgotten,
     challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
@@ -111,7 +112,9 @@ struct Zeros {
     fails: bool,
 }
 
-impl Staging<Placed, Refusal> for Zeros {
+impl Staging<Item, Placed, Refusal> for Zeros {
+    fn gather(&mut self, _: &mut Vec<Item>) {}
+
     fn moved(&mut self, stored: Stored) -> Option<u64> {
         self.size = stored.head?.size;
         self.follows.then_some(self.size)
@@ -154,9 +157,9 @@ impl Fixture {
     }
 
     /// Commits items as the log would, with a tree of zeros.
-    fn commit(&mut self, items: Vec<Item>) -> Vec<Outcome> {
+    fn commit(&mut self, mut items: Vec<Item>) -> Vec<Outcome> {
         let mut tree = Zeros { size: self.size, time: self.clock.seconds(), ..Zeros::default() };
-        self.ledger.commit(self.size, &items, &mut tree).unwrap();
+        self.ledger.commit(self.size, &mut items, &mut tree).unwrap();
         self.size = tree.size;
         self.ledger.adopted(self.size, items);
         tree.outcomes
@@ -445,15 +448,15 @@ fn pages_are_cut_by_rows_and_by_bytes_and_lose_nothing(on: Engine) {
 
 fn a_batch_on_another_head_writes_nothing(on: Engine) {
     let (mut fixture, conv) = Fixture::pair(on);
-    let items = [Item::Message(message(conv, "m1", "alice", &["bob"], Some(1)))];
+    let mut items = vec![Item::Message(message(conv, "m1", "alice", &["bob"], Some(1)))];
     let mut tree = Zeros::default();
-    let moved = fixture.ledger.commit(7, &items, &mut tree);
+    let moved = fixture.ledger.commit(7, &mut items, &mut tree);
     assert!(matches!(moved, Err(CommitError::HeadMoved)), "{moved:?}");
     assert_eq!((tree.size, tree.outcomes), (2, vec![]));
     // An answer of nothing to write: the test's log gives none for refused items alone.
-    let barred = [Item::Message(message(conv, "m1", "nobody", &["bob"], Some(1)))];
+    let mut barred = vec![Item::Message(message(conv, "m1", "nobody", &["bob"], Some(1)))];
     let mut tree = Zeros { size: 2, ..Zeros::default() };
-    assert!(fixture.ledger.commit(2, &barred, &mut tree).is_ok());
+    assert!(fixture.ledger.commit(2, &mut barred, &mut tree).is_ok());
     assert_eq!(tree.outcomes, [Admission::Refused(Refusal::DeviceBarred)]);
     let rows = fixture.conn(|c| page_after(c, &conv, &device("bob"), 0, 10)).unwrap().items;
     assert!(rows.is_empty());
@@ -473,8 +476,8 @@ fn a_batch_goes_on_from_where_another_server_left_the_log(on: Engine) {
     fixture.commit(vec![send("m1", 1), send("m2", 2)]);
 
     let mut tree = Zeros { follows: true, ..Zeros::default() };
-    let items = vec![send("m2", 2), send("m3", 2), send("m4", 3)];
-    other.commit(2, &items, &mut tree).unwrap();
+    let mut items = vec![send("m2", 2), send("m3", 2), send("m4", 3)];
+    other.commit(2, &mut items, &mut tree).unwrap();
     assert_eq!(index_of(&tree.outcomes[0]), Some(3), "a retry at the other server is known");
     assert_eq!(tree.outcomes[1], Admission::Refused(Refusal::CounterUsed), "used at the other");
     assert!(matches!(tree.outcomes[2], Admission::Placed { .. }));
@@ -494,6 +497,43 @@ fn a_batch_goes_on_from_where_another_server_left_the_log(on: Engine) {
     fixture.ledger.adopted(5, vec![]);
     let told = fixture.rung.lock().unwrap();
     assert_eq!((told[0].before, told[0].size, told[0].items.is_none()), (4, 5, true));
+}
+
+/// One that listens in a part of the house only.
+struct Few(Present, Arc<Mutex<Vec<Fresh>>>);
+
+impl Audience for Few {
+    fn tell(&self, fresh: Fresh) {
+        self.1.lock().unwrap().push(fresh);
+    }
+
+    fn present(&self) -> Present {
+        self.0
+    }
+}
+
+fn what_nobody_waits_for_is_not_looked_up(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
+    let origin = Origin::parse("o").unwrap();
+    for (conversations, accounts) in [(false, false), (true, false), (false, true)] {
+        let rung = Arc::new(Mutex::new(Vec::new()));
+        let few = Box::new(Few(Present { conversations, accounts }, rung.clone()));
+        let mut other =
+            SqlLedger::new(fixture.store.clone(), origin.clone(), fixture.clock.clone(), few);
+        let before = fixture.size;
+        other.load().unwrap();
+        other.adopted(before, vec![]);
+        let id = format!("m{before}");
+        let new = message(conv, &id, "alice", &["bob"], Some(before));
+        fixture.commit(vec![Item::Message(new)]);
+        other.load().unwrap();
+        other.adopted(before + 1, vec![]);
+        let told = rung.lock().unwrap();
+        let [fresh] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((fresh.before, fresh.size), (before, before + 1), "nothing is left out");
+        assert_eq!(fresh.conversations.is_empty(), !(conversations || accounts));
+        assert_eq!(fresh.accounts.is_empty(), !accounts);
+    }
 }
 
 fn a_batch_is_told_as_the_database_has_it(on: Engine) {
@@ -534,12 +574,12 @@ fn what_a_failed_batch_read_is_forgotten(on: Engine) {
     // carol's registration is rolled back with the batch in which her device was looked up.
     let challenge = Pending { nonce: "nonce of carol".into(), request: vec![] };
     fixture.conn(|c| put_challenge(c, &device("carol"), &challenge, 9_999, 0)).unwrap();
-    let batch = [
+    let mut batch = vec![
         Item::Register(registration("carol", caps::SEND)),
         Item::Message(message(conv, "m1", "carol", &["bob"], Some(1))),
     ];
     let mut tree = Zeros { size: 2, fails: true, ..Zeros::default() };
-    let full = fixture.ledger.commit(2, &batch, &mut tree);
+    let full = fixture.ledger.commit(2, &mut batch, &mut tree);
     assert!(matches!(full, Err(CommitError::RolledBack(_))), "{full:?}");
     assert_eq!(tree.outcomes[1], Admission::Refused(Refusal::NotParticipant), "she was there");
     let after = fixture.one(Item::Message(message(conv, "m1", "carol", &["bob"], Some(1))));

@@ -119,8 +119,8 @@ impl Ledger for Failing {
     fn commit(
         &mut self,
         expected: u64,
-        items: &[Item],
-        log: &mut dyn Staging<Placed, Refusal>,
+        items: &mut Vec<Item>,
+        log: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<(), CommitError> {
         let fault = self.plan.lock().commits.pop_front().unwrap_or(Fault::None);
         match fault {
@@ -153,7 +153,7 @@ impl Ledger for Failing {
 
 /// The log's part in the transaction, with the fault between it and the ledger.
 struct Meddling<'a> {
-    log: &'a mut dyn Staging<Placed, Refusal>,
+    log: &'a mut dyn Staging<Item, Placed, Refusal>,
     fault: Fault,
     plan: &'a Plan,
     database: &'a Database,
@@ -169,7 +169,11 @@ impl Meddling<'_> {
     }
 }
 
-impl Staging<Placed, Refusal> for Meddling<'_> {
+impl Staging<Item, Placed, Refusal> for Meddling<'_> {
+    fn gather(&mut self, items: &mut Vec<Item>) {
+        self.log.gather(items);
+    }
+
     fn moved(&mut self, stored: Stored) -> Option<u64> {
         if self.fault == Fault::Disowned { None } else { self.log.moved(stored) }
     }
