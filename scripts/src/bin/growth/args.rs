@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub(crate) writers: u16,
     /// The messages' ids
-    #[arg(long, value_enum, default_value_t = Ids::Random)]
+    #[arg(long, value_enum, default_value_t = Ids::Timed)]
     pub(crate) ids: Ids,
     /// Turns each size gets
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
@@ -49,10 +49,10 @@ pub(crate) struct Plan {
 /// How messages are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Ids {
-    /// As clients name them, and the relay where they do not.
+    /// As nexo-cli names them, and the relay where a client does not: by time, then random.
+    Timed,
+    /// As another client may: all over the index of ids.
     Random,
-    /// One after the other: what another kind of id would cost.
-    Ordered,
 }
 
 /// A tree of fewer has no tile above its lowest level.

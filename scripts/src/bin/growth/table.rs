@@ -57,8 +57,8 @@ type Part<A, B> = fn(&A) -> &B;
 pub(crate) fn print(out: &mut impl Write, plan: &Plan, measured: &[Measured]) -> io::Result<()> {
     let Plan { payload, writers, ids, rounds, batches, proofs, requests, .. } = plan;
     let ids = match ids {
+        Ids::Timed => "timed",
         Ids::Random => "random",
-        Ids::Ordered => "ordered",
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     writeln!(

@@ -76,15 +76,28 @@ impl Writers {
     fn take(&self) -> (&Writer, MsgId) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = match self.ids {
-            Ids::Ordered => u128::from(number),
-            Ids::Random => u128::from(mixed(number)) << 64 | u128::from(mixed(!number)),
+            Ids::Timed => {
+                let (high, low) = (mixed(number).to_be_bytes(), mixed(!number).to_be_bytes());
+                let [a, b, ..] = high;
+                let [c, d, e, f, g, h, i, j] = low;
+                MsgId::timed(BEGAN + number / A_MILLISECOND, [a, b, c, d, e, f, g, h, i, j])
+            }
+            Ids::Random => {
+                (u128::from(mixed(number)) << 64 | u128::from(mixed(!number))).to_be_bytes()
+            }
         };
         let count = self.seats.len().max(1) as u64;
         // Below the number of seats, which is a usize.
         let seat = usize::try_from(number % count).unwrap_or(0);
-        (&self.seats[seat], MsgId::native(&id.to_be_bytes()))
+        (&self.seats[seat], MsgId::native(&id))
     }
 }
+
+/// The time in the first timed id, Unix milliseconds; any will do.
+const BEGAN: u64 = 1_700_000_000_000;
+
+/// Messages that are named in the same millisecond: about what one relay takes.
+const A_MILLISECOND: u64 = 40;
 
 /// A number that looks like a random one, another for each (splitmix64, Steele et al. 2014).
 pub(crate) fn mixed(number: u64) -> u64 {
@@ -111,11 +124,12 @@ mod tests {
 
     #[test]
     fn no_two_messages_have_the_same_id() {
-        for ids in [Ids::Random, Ids::Ordered] {
+        for ids in [Ids::Random, Ids::Timed] {
             let writers = writers(ids);
             let taken: Vec<MsgId> = (0..1000).map(|_| writers.take().1).collect();
             assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), 1000);
-            assert_eq!(taken.is_sorted(), ids == Ids::Ordered);
+            let times = taken.iter().map(|id| &id.as_str()[..12]);
+            assert_eq!(times.is_sorted(), ids == Ids::Timed);
         }
     }
 
