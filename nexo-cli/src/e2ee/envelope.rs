@@ -20,7 +20,8 @@ use nexo_schema::bytes::enc;
 use nexo_schema::entry;
 use nexo_schema::envelope::{self as bytes, Route};
 
-/// Most devices one message addresses. Pairwise packets stay below 84 kB.
+/// Most devices one message addresses. Pairwise packets stay below 93 kB, in sessions
+/// below 11 kB.
 pub const MAX_RECIPIENTS: usize = 64;
 
 /// Which message this is, and whose.
@@ -60,6 +61,11 @@ impl PayloadDigest {
     #[must_use]
     pub fn of(payload_aad: &[u8], sealed: &[u8]) -> Self {
         Self(kdf::hash(&bytes::payload_digest(payload_aad, sealed)))
+    }
+
+    /// A digest as it was kept for sealing further packets.
+    pub(super) fn restore(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// The bytes.

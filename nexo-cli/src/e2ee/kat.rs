@@ -24,6 +24,7 @@ macro_rules! vector {
 pub(super) fn load(path: &str) -> Value {
     let text = match path {
         "nexo/kat_draft.json" => vector!("nexo/kat_draft.json"),
+        "nexo/kat_session.json" => vector!("nexo/kat_session.json"),
         "nexo/ed25519_to_x25519.json" => vector!("nexo/ed25519_to_x25519.json"),
         "nexo/salamander_xchacha20poly1305.json" => {
             vector!("nexo/salamander_xchacha20poly1305.json")
@@ -49,21 +50,21 @@ pub(super) fn hex_n<const N: usize>(value: &Value) -> [u8; N] {
 }
 
 /// Alice, Bob and one of the two worked sessions between them.
-struct Session {
-    kat: Value,
-    name: &'static str,
-    alice: DeviceSecret,
-    bob: DeviceSecret,
-    fallback: FallbackSecret,
-    one_time: Option<OneTimeSecret>,
+pub(super) struct Session {
+    pub(super) kat: Value,
+    pub(super) name: &'static str,
+    pub(super) alice: DeviceSecret,
+    pub(super) bob: DeviceSecret,
+    pub(super) fallback: FallbackSecret,
+    pub(super) one_time: Option<OneTimeSecret>,
 }
 
 impl Session {
-    fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<Self> {
         ["session_fallback_only", "session_with_otk"].map(Self::named).into()
     }
 
-    fn named(name: &'static str) -> Self {
+    pub(super) fn named(name: &'static str) -> Self {
         let kat = load("nexo/kat_draft.json");
         let s = &kat[name];
         let kem = hex_n(&s["mlkem_seed"]);
@@ -80,7 +81,7 @@ impl Session {
         }
     }
 
-    fn value(&self, key: &str) -> &Value {
+    pub(super) fn value(&self, key: &str) -> &Value {
         &self.kat[self.name][key]
     }
 
@@ -88,11 +89,11 @@ impl Session {
         hex(self.value(key))
     }
 
-    fn fixed<const N: usize>(&self, key: &str) -> [u8; N] {
+    pub(super) fn fixed<const N: usize>(&self, key: &str) -> [u8; N] {
         hex_n(self.value(key))
     }
 
-    fn origin(&self) -> &str {
+    pub(super) fn origin(&self) -> &str {
         self.value("origin").as_str().unwrap()
     }
 
@@ -100,23 +101,23 @@ impl Session {
         AccountId::from_bytes(hex_n(&self.kat[who]["account_id_placeholder"]))
     }
 
-    fn alice_account(&self) -> AccountId {
+    pub(super) fn alice_account(&self) -> AccountId {
         self.account("device_alice")
     }
 
-    fn bob_account(&self) -> AccountId {
+    pub(super) fn bob_account(&self) -> AccountId {
         self.account("device_bob")
     }
 
-    fn alice_party(&self) -> Party {
+    pub(super) fn alice_party(&self) -> Party {
         Party { account: self.alice_account(), device: self.alice.public() }
     }
 
-    fn bob_party(&self) -> Party {
+    pub(super) fn bob_party(&self) -> Party {
         Party { account: self.bob_account(), device: self.bob.public() }
     }
 
-    fn context(&self) -> MessageContext<'_> {
+    pub(super) fn context(&self) -> MessageContext<'_> {
         MessageContext {
             origin: self.origin(),
             conversation: ConversationId::from_bytes(self.fixed("conv_id")),
@@ -125,7 +126,7 @@ impl Session {
         }
     }
 
-    fn prekeys(&self) -> (FallbackPrekey, Option<OneTimePrekey>) {
+    pub(super) fn prekeys(&self) -> (FallbackPrekey, Option<OneTimePrekey>) {
         let validity = Validity::new(1_700_000_000, 1_700_604_800).unwrap();
         let signed = SignedFallback::sign(&self.bob, self.origin(), &self.fallback, validity);
         let fallback = signed.verify(self.origin(), &self.bob.public(), 1_700_000_000).unwrap();
@@ -244,11 +245,12 @@ fn kat_payload_and_key_packet() {
         let digest = PayloadDigest::of(&aad, &sealed);
         assert_eq!(digest.as_bytes()[..], s.bytes("payload_digest"));
 
-        // The worked key packet is of the ratchet (type 1, mk0), which a later
-        // issue builds; header, AAD and seal are the code one-shot runs.
+        // The worked key packet is the first of a session (type 1, mk0): here by
+        // its parts, in kat_session.rs through the functions that make it.
         let (block, handshake) = s.initiate();
         let ratchet = super::keys::DhSecret::from_bytes(s.fixed("alice_ratchet_secret0")).public();
-        let header = header_bytes(1, handshake.session_id(), &ratchet, 0, 0, &block);
+        let place = super::ratchet::Place { ratchet, previous: 0, n: 0 };
+        let header = header_bytes(1, handshake.session_id(), &place, Some(&block));
         assert_eq!(header, s.bytes("kp_header"));
         let bob = s.bob_party();
         let aad_kp = packet_aad(&context, bob.account, bob.device.device_id(), &digest, &header);

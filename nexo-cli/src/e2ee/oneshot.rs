@@ -15,32 +15,20 @@
 
 use super::envelope::{
     MessageContext, PayloadDigest, RecipientHash, RecipientsRefused, check_recipients,
-    envelope_hash, message_leaf, packet_aad,
+    message_leaf, packet_aad,
 };
-use super::ids::{AccountId, ConversationId, DeviceId, EnvelopeHash, MessageId};
+use super::ids::{AccountId, DeviceId, EnvelopeHash};
 use super::kdf;
 use super::keys::{DhPublic, FallbackSecret, LocalParty};
 use super::packet::{KeyPacket, one_shot_header};
-use super::padding::{BodyTooLong, MAX_PADDED, pad, unpad};
+use super::padding::BodyTooLong;
+use super::payload::{Outgoing, Payload, PayloadBroken, Received};
 use super::pqxdh::{self, Handshake, HandshakeRandomness, HandshakeRefused};
 use super::prekey::FallbackPrekey;
-use super::seal::{Purpose, SEAL_OVERHEAD, nx_open, nx_seal};
+use super::seal::{Purpose, nx_open, nx_seal};
 use nexo_schema::bytes::enc;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
-
-/// A message to be sealed.
-#[derive(Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// The relay's origin string.
-    pub origin: &'a str,
-    /// The conversation; for a direct one see [`ConversationId::direct`].
-    pub conversation: ConversationId,
-    /// The id; a retry under the same id must send the stored bytes, not new ones.
-    pub message: MessageId,
-    /// The body, at most [`super::padding::MAX_BODY`] bytes.
-    pub body: &'a [u8],
-}
 
 /// A device to write to: its verified account and verified prekey. It may be the
 /// sender's own device (notes to self).
@@ -59,9 +47,9 @@ pub struct OneShotRandomness {
     packets: Vec<PacketRandomness>,
 }
 
-struct PacketRandomness {
-    handshake: HandshakeRandomness,
-    hedge: [u8; 32],
+pub(super) struct PacketRandomness {
+    pub(super) handshake: HandshakeRandomness,
+    pub(super) hedge: [u8; 32],
 }
 
 impl OneShotRandomness {
@@ -154,28 +142,16 @@ pub fn seal_oneshot(
     if draws.len() != recipients.len() {
         return Err(SealRefused::Randomness { drawn: draws.len(), recipients: recipients.len() });
     }
-    let context = MessageContext {
-        origin: outgoing.origin,
-        conversation: outgoing.conversation,
-        message: outgoing.message,
-        sender: sender.party(),
-    };
-    let aad = context.payload_aad();
-    let plaintext = pad(outgoing.body)?;
-    let sealed = nx_seal(&content_key, Purpose::Payload, &aad, &plaintext, &payload_hedge);
-    let digest = PayloadDigest::of(&aad, &sealed);
+    let context = outgoing.context(sender);
+    let payload = Payload::seal(&context, outgoing.body, &content_key, &payload_hedge)?;
     let mut packets = Vec::with_capacity(recipients.len());
     for (to, draw) in recipients.iter().zip(draws) {
-        packets.push(seal_packet(sender, &context, &digest, &content_key, to, &draw)?);
+        packets.push(seal_packet(sender, &context, &payload.digest, &content_key, to, &draw)?);
     }
-    packets.sort_unstable_by_key(|(device, _)| *device);
-    let hashes: Vec<_> =
-        packets.iter().map(|(device, packet)| RecipientHash::of(*device, packet)).collect();
-    let envelope = envelope_hash(&aad, &digest, &hashes)?;
-    Ok(SealedMessage { sealed, packets, envelope })
+    Ok(payload.with(packets)?)
 }
 
-fn seal_packet(
+pub(super) fn seal_packet(
     sender: &LocalParty<'_>,
     context: &MessageContext<'_>,
     digest: &PayloadDigest,
@@ -222,20 +198,8 @@ impl Incoming<'_> {
     /// # Errors
     /// [`RecipientsRefused`], also if `me` is among the others.
     pub fn envelope_hash(&self, me: DeviceId) -> Result<EnvelopeHash, RecipientsRefused> {
-        let aad = self.context.payload_aad();
-        let digest = PayloadDigest::of(&aad, self.sealed);
-        self.envelope_of(me, &aad, &digest)
-    }
-
-    fn envelope_of(
-        &self,
-        me: DeviceId,
-        aad: &[u8],
-        digest: &PayloadDigest,
-    ) -> Result<EnvelopeHash, RecipientsRefused> {
-        let mut all = self.others.to_vec();
-        all.push(RecipientHash::of(me, self.packet.bytes()));
-        envelope_hash(aad, digest, &all)
+        let payload = Received::of(&self.context, self.sealed);
+        payload.envelope(RecipientHash::of(me, self.packet.bytes()), self.others)
     }
 }
 
@@ -302,21 +266,18 @@ pub fn open_oneshot(
 ) -> Result<Opened, OpenRefused> {
     let Incoming { context, sealed, packet, .. } = incoming;
     let device = me.secret.public().device_id();
-    let aad = context.payload_aad();
-    let digest = PayloadDigest::of(&aad, sealed);
-    let envelope = incoming.envelope_of(device, &aad, &digest)?;
-    if sealed.len() > MAX_PADDED + SEAL_OVERHEAD {
+    let payload = Received::of(context, sealed);
+    let mine = RecipientHash::of(device, packet.bytes());
+    let envelope = payload.envelope(mine, incoming.others)?;
+    if payload.is_too_long() {
         return Err(OpenRefused::Broken);
     }
     let block = packet.block();
     let handshake = pqxdh::respond(context.origin, &context.sender, me, fallback, None, block)
         .map_err(|reason| OpenRefused::of_handshake(reason, block.fallback_id))?;
-    let content_key = open_packet(me, context, &digest, packet, &handshake)?;
-    let plaintext =
-        nx_open(&content_key, Purpose::Payload, &aad, sealed).map_err(|_| OpenRefused::Broken)?;
-    let body = unpad(&plaintext).map_err(|_| OpenRefused::Broken)?;
+    let content_key = open_packet(me, context, &payload.digest, packet, &handshake)?;
     Ok(Opened {
-        body: Zeroizing::new(body.to_vec()),
+        body: payload.open(&content_key).map_err(|PayloadBroken| OpenRefused::Broken)?,
         envelope,
         replay: ReplayKey { fallback_id: block.fallback_id, ephemeral: block.ephemeral },
     })
@@ -346,7 +307,9 @@ fn open_packet(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::e2ee::ids::{ConversationId, MessageId};
     use crate::e2ee::keys::DeviceSecret;
+    use crate::e2ee::padding::{MAX_PADDED, pad};
     use crate::e2ee::prekey::{SignedFallback, Validity};
 
     const ORIGIN: &str = "relay.example.org";

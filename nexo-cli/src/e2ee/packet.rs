@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field
 //!      0     1  suite          0x01
-//!      1     1  type           3 = one-shot (1 prekey, 2 ratchet: a later issue)
+//!      1     1  type           3 = one-shot (1 and 2: [`super::session_packet`])
 //!      2    16  session_id
 //!     18    32  ratchet_pub    zeros in one-shot
 //!     50     4  PN             0 in one-shot
@@ -23,12 +23,17 @@ use super::SUITE;
 use super::ids::SessionId;
 use super::kem::{KEM_CIPHERTEXT_LEN, KemCiphertext};
 use super::keys::DhPublic;
+use super::ratchet::Place;
 use super::seal::SEAL_OVERHEAD;
 
 /// `type` of a lone message that starts no session.
 pub const TYPE_ONE_SHOT: u8 = 3;
+/// Bytes of a header without prekey block.
+pub const RATCHET_HEADER_LEN: usize = 58;
+/// Bytes of a prekey block.
+pub const PREKEY_BLOCK_LEN: usize = 41 + KEM_CIPHERTEXT_LEN;
 /// Bytes of a header with its prekey block.
-pub const HEADER_LEN: usize = 1187;
+pub const HEADER_LEN: usize = RATCHET_HEADER_LEN + PREKEY_BLOCK_LEN;
 /// Bytes of a sealed content key.
 pub const SEALED_KEY_LEN: usize = 32 + SEAL_OVERHEAD;
 /// Bytes of a one-shot key packet.
@@ -43,8 +48,8 @@ pub enum PacketRefused {
     /// A type this program does not speak; the message is kept as unsupported.
     #[error("key packet type {0} is not supported")]
     Type(u8),
-    /// Another size than [`PACKET_LEN`], or too short to have a suite and a type.
-    #[error("a one-shot key packet has {PACKET_LEN} bytes, not {0}")]
+    /// Another size than its type has, or too short to have a suite and a type.
+    #[error("no key packet of this type has {0} bytes")]
     Length(usize),
     /// A ratchet field is not zero, though there is no ratchet.
     #[error("a one-shot key packet has empty ratchet fields")]
@@ -53,6 +58,13 @@ pub enum PacketRefused {
     /// a one-shot message uses the fallback prekey alone.
     #[error("a one-shot key packet uses the fallback prekey alone")]
     OneTimeKey,
+    /// A prekey block with a `kem_source` other than 0 and 1, or with an `otk_id`
+    /// though no one-time prekey was used.
+    #[error("the prekey block of a key packet is inconsistent")]
+    PrekeyBlock,
+    /// `n` or `PN` beyond what a chain holds, or a `PN` before the first answer.
+    #[error("the counters of a key packet are out of range")]
+    Counters,
 }
 
 /// The public half of a handshake as it travels (2.8): which prekeys were used and
@@ -68,6 +80,39 @@ pub struct PrekeyBlock {
     pub one_time_id: Option<u32>,
     /// The ML-KEM ciphertext.
     pub ciphertext: KemCiphertext,
+}
+
+impl PrekeyBlock {
+    /// Reads a block; each value has one spelling.
+    ///
+    /// # Errors
+    /// [`PacketRefused::PrekeyBlock`].
+    pub(super) fn read(bytes: &[u8; PREKEY_BLOCK_LEN]) -> Result<Self, PacketRefused> {
+        let id = u32::from_be_bytes(array(bytes, 37));
+        let one_time_id = match (bytes[36], id) {
+            (0, 0) => None,
+            (1, id) => Some(id),
+            _ => return Err(PacketRefused::PrekeyBlock),
+        };
+        Ok(Self {
+            ephemeral: DhPublic::from_bytes(array(bytes, 0)),
+            fallback_id: u32::from_be_bytes(array(bytes, 32)),
+            one_time_id,
+            ciphertext: KemCiphertext::from_bytes(&array::<KEM_CIPHERTEXT_LEN>(bytes, 41)),
+        })
+    }
+
+    /// The bytes, as drawn above from offset 58 on.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        [
+            &self.ephemeral.as_bytes()[..],
+            &self.fallback_id.to_be_bytes(),
+            &[u8::from(self.one_time_id.is_some())],
+            &self.one_time_id.unwrap_or(0).to_be_bytes(),
+            self.ciphertext.as_bytes(),
+        ]
+        .concat()
+    }
 }
 
 /// A one-shot key packet, parsed but not opened.
@@ -101,12 +146,7 @@ impl<'a> KeyPacket<'a> {
         if bytes[94..99].iter().any(|byte| *byte != 0) {
             return Err(PacketRefused::OneTimeKey);
         }
-        let block = PrekeyBlock {
-            ephemeral: DhPublic::from_bytes(array(bytes, 58)),
-            fallback_id: u32::from_be_bytes(array(bytes, 90)),
-            one_time_id: None,
-            ciphertext: KemCiphertext::from_bytes(&array::<KEM_CIPHERTEXT_LEN>(bytes, 99)),
-        };
+        let block = PrekeyBlock::read(&array(bytes, RATCHET_HEADER_LEN))?;
         Ok(Self { bytes, session: SessionId::from_bytes(array(bytes, 2)), block })
     }
 
@@ -138,7 +178,7 @@ impl<'a> KeyPacket<'a> {
 }
 
 /// `N` bytes at a fixed offset of a packet whose length has been checked.
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
@@ -148,29 +188,25 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub(super) fn header_bytes(
     kind: u8,
     session: SessionId,
-    ratchet: &DhPublic,
-    pn: u32,
-    n: u32,
-    block: &PrekeyBlock,
+    place: &Place,
+    block: Option<&PrekeyBlock>,
 ) -> Vec<u8> {
-    [
-        &[SUITE, kind][..],
-        session.as_bytes(),
-        ratchet.as_bytes(),
-        &pn.to_be_bytes(),
-        &n.to_be_bytes(),
-        block.ephemeral.as_bytes(),
-        &block.fallback_id.to_be_bytes(),
-        &[u8::from(block.one_time_id.is_some())],
-        &block.one_time_id.unwrap_or(0).to_be_bytes(),
-        block.ciphertext.as_bytes(),
-    ]
-    .concat()
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    header.extend([SUITE, kind]);
+    header.extend(session.as_bytes());
+    header.extend(place.ratchet.as_bytes());
+    header.extend(place.previous.to_be_bytes());
+    header.extend(place.n.to_be_bytes());
+    if let Some(block) = block {
+        header.extend(block.to_bytes());
+    }
+    header
 }
 
 /// The header of a one-shot packet, whose ratchet fields are empty.
 pub(super) fn one_shot_header(session: SessionId, block: &PrekeyBlock) -> Vec<u8> {
-    header_bytes(TYPE_ONE_SHOT, session, &DhPublic::from_bytes([0; 32]), 0, 0, block)
+    let empty = Place { ratchet: DhPublic::from_bytes([0; 32]), previous: 0, n: 0 };
+    header_bytes(TYPE_ONE_SHOT, session, &empty, Some(block))
 }
 
 #[cfg(test)]

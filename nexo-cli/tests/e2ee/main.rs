@@ -1,6 +1,6 @@
 //! The encryption core from outside: published vectors through the functions in
-//! use, and the attacks of design/e2ee.md 4 that concern a one-shot message. Test
-//! names begin with the attack's number there.
+//! use, and the attacks of design/e2ee.md 4 that concern messages, one-shot and in
+//! sessions. Test names begin with the attack's number there.
 
 #[cfg(test)]
 mod attacks;
@@ -9,4 +9,12 @@ mod curve_keys;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod management;
+#[cfg(test)]
+mod node;
+#[cfg(test)]
 mod primitives;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod simulation;
