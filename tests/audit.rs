@@ -172,21 +172,21 @@ async fn altered_entries_and_tiles_are_named() {
     server.terminate();
 
     let forged = liar(&data, &copy, |copy| alter_entry(copy, 250));
-    let found_entry = found(&auditor, forged.url(), &[], 81, "entry_mismatch");
+    let found_entry = found(&auditor, forged.url(), &[], 93, "entry_mismatch");
     assert_eq!(found_entry["detail"]["index"], 250, "{found_entry}");
     let fresh = Auditor::new();
-    found(&fresh, forged.url(), &["--vkey", &vkey], 81, "entry_mismatch");
+    found(&fresh, forged.url(), &["--vkey", &vkey], 93, "entry_mismatch");
     assert_eq!(fresh.memory(), None);
     // What was hashed before is not read again, and a first audit sees it.
     drop(forged);
     let old = liar(&data, &copy, |copy| alter_entry(copy, 20));
-    found(&fresh, old.url(), &["--vkey", &vkey], 81, "entry_mismatch");
+    found(&fresh, old.url(), &["--vkey", &vkey], 93, "entry_mismatch");
     drop(old);
 
     let tile = liar(&data, &copy, |copy| alter_tile(copy, 250));
-    found(&fresh, tile.url(), &["--vkey", &vkey], 81, "tile_mismatch");
+    found(&fresh, tile.url(), &["--vkey", &vkey], 94, "tile_mismatch");
     // The server's own proofs are made of the altered tile.
-    found(&auditor, tile.url(), &[], 84, "inconsistent");
+    found(&auditor, tile.url(), &[], 99, "inconsistent");
     drop(tile);
 
     // Put right again, the log is the one that is remembered.
@@ -212,7 +212,7 @@ async fn a_log_that_went_back_or_split_is_refused_with_both_heads() {
     // An operator who puts the backup back, and takes the marker away that would stop it.
     std::fs::remove_file(old.join("head.marker")).unwrap();
     let back = Server::setup().data(&old).start();
-    let rollback = found(&auditor, back.url(), &[], 84, "rollback");
+    let rollback = found(&auditor, back.url(), &[], 98, "rollback");
     let detail = &rollback["detail"];
     assert_eq!((&detail["remembered"], &detail["served"]), (&15.into(), &10.into()));
     writer.write(&back, 5).await;
@@ -223,7 +223,7 @@ async fn a_log_that_went_back_or_split_is_refused_with_both_heads() {
     }
     assert_ne!(fork["head"], fork["remembered"]);
     writer.write(&back, 1).await;
-    found(&auditor, back.url(), &[], 84, "inconsistent");
+    found(&auditor, back.url(), &[], 99, "inconsistent");
     drop(back);
     server.restart();
     auditor.check(server.url(), &[]).ok();

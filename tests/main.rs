@@ -12,17 +12,25 @@
 //! | `tokens`, `dpop` | which tokens are taken, and with which proofs |
 //! | `admission` | who may make an account, and how often anybody may ask |
 //! | `prekeys` | publishing and claiming prekeys |
+//! | `devices/` | do chains take what follows their rules and nothing else, is a device's end its end |
 //! | `reading` | is the public log what its specifications say, at every size |
 //! | `caching` | what may be kept, asked about again, compressed, and read by web pages |
 //! | `proofs` | does a file prove offline what is in the log, and who gets one by name |
+//! | `events` | who may read key events in bulk, and are they what was logged
 //! | `tlog` | does code that none of us wrote agree with the log |
 //! | `metrics` | is the operator told what the relay does, and nobody else |
 //! | `concurrent` | is it one line, however many stand in it |
 //! | `restart`, `crash` | what is kept over a restart and a power cut, and what is refused |
+//! | `soak` | does an auditor ever find anything in an honest log under load |
 //! | `kills` | the same, hundreds of times, when asked for |
 //! | `replicas` | are servers on one PostgreSQL one log, and does each outlive the others |
 //! | `faults` | what happens when a disk is full or may not be written |
 //! | `audit` | does the auditor find every lie of a server |
+//! | `audit_files` | do its commands on files tell proofs, heads and evidence apart |
+//! | `audit_liar/` | does it find every lie that a log or a network can tell |
+//! | `audit_watch` | is everybody told who has to be, once at least, and does a watch outlive everything |
+//! | `audit_kill` | is its memory the old one or the new one, whenever it is killed |
+//! | `audit_keys` | is an account's history the one that was logged, and is what is hidden found |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
 //! | `stateless` | can a script send with a line of text and no home |
@@ -39,6 +47,16 @@ mod admission;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_files;
+#[cfg(test)]
+mod audit_keys;
+#[cfg(test)]
+mod audit_kill;
+#[cfg(test)]
+mod audit_liar;
+#[cfg(test)]
+mod audit_watch;
+#[cfg(test)]
 mod caching;
 #[cfg(test)]
 mod concurrent;
@@ -49,7 +67,11 @@ mod contract_ws;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod dpop;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod exits;
 #[cfg(test)]
@@ -76,6 +98,8 @@ mod reading;
 mod replicas;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod socket_send;
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! 1 open      /checkpoint under the pinned key; /log/keys names the time key
 //! 2 compare   with the remembered head: smaller is a rollback, same size and other root a fork
 //! 3 prove     /log/consistency between the two heads, by RFC 9162
-//! 4 rebuild   hash every new entry, and every level 0 tile, into the remembered peaks
+//! 4 rebuild   hash every new entry, and every level 0 tile, into the remembered peaks; pass
+//!             through the newest head that was ever accepted, should that be a later one
 //! 5 fresh     the head's age by the time key, last: older news must not hide worse ones
 //! ```
 //!
@@ -17,16 +18,15 @@
 //! when it has a [`Failure`], so a lie never replaces what was verified.
 
 use crate::checkpoint::{SignedHead, parse_log_keys};
-use crate::download::Download;
 use crate::encoding::hash_from_base64;
 use crate::fetch::{FetchError, Source};
 use crate::finding::{Finding, Malformed};
+use crate::growth::{Target, grow};
 use crate::key::{LogKey, TimeKey};
 use crate::merkle::{CompactRange, Hash, verify_consistency};
 use crate::note::MAX_NOTE;
-use crate::rebuild::Rebuild;
-use crate::state::Memory;
-use crate::tile::{WIDTH, spans};
+use crate::rebuild::Milestone;
+use crate::state::{Heads, Memory, ProgressFile};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,7 +40,7 @@ const MAX_VKEY: usize = 1024;
 const CLOCK_SKEW: u64 = 300;
 /// Longest consistency proof: 63 levels twice, each hash 44 characters and its quotes, and room
 /// for spaces.
-const MAX_PROOF: usize = 64 * 1024;
+pub(crate) const MAX_PROOF: usize = 64 * 1024;
 
 /// What the audit starts from.
 #[derive(Debug, Clone)]
@@ -102,6 +102,18 @@ pub struct Failure {
     pub remembered: Option<String>,
 }
 
+/// What the auditor's files add to the memory. Nothing of it is needed for an audit.
+#[derive(Debug, Default)]
+pub(crate) struct Aids<'a> {
+    /// The newest head that was ever accepted. It is ahead of the memory after a crash, or when
+    /// an older memory was put back.
+    pub(crate) newest: Option<SignedHead>,
+    /// Every head that was ever accepted.
+    pub(crate) heads: Option<Heads>,
+    /// Where the audit's progress is kept.
+    pub(crate) progress: Option<&'a mut ProgressFile>,
+}
+
 /// Audits the log at `source`. `progress` is called with the entries read and the entries to
 /// read. Runs inside a Tokio runtime.
 ///
@@ -113,15 +125,65 @@ pub async fn check<S: Source>(
     options: Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, Box<Failure>> {
-    let mut head = None;
-    let outcome = audit(source, &trust, options, progress, &mut head).await;
-    outcome.map_err(|finding| {
-        let remembered = match trust {
-            Trust::Key(_) => None,
-            Trust::Memory(memory) => Some(memory.head.note),
-        };
-        Box::new(Failure { finding, head, remembered })
-    })
+    check_with(source, &trust, options, Aids::default(), progress).await
+}
+
+/// [`check`], with the help of the auditor's files.
+pub(crate) async fn check_with<S: Source>(
+    source: Arc<S>,
+    trust: &Trust,
+    options: Options,
+    aids: Aids<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, Box<Failure>> {
+    let mut notes = Notes::of(trust, &aids);
+    let outcome = audit(source, trust, options, aids, progress, &mut notes).await;
+    outcome.map_err(|finding| notes.of_failure(finding))
+}
+
+/// The signed notes that a finding is about.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) head: Option<String>,
+    pub(crate) remembered: Option<String>,
+}
+
+impl Notes {
+    /// Before anything is asked, there is only what is remembered.
+    pub(crate) fn of(trust: &Trust, aids: &Aids<'_>) -> Self {
+        let remembered = known(trust, aids.newest.as_ref());
+        Self { head: None, remembered: remembered.map(|head| head.note.clone()) }
+    }
+
+    pub(crate) fn of_failure(self, finding: Finding) -> Box<Failure> {
+        Box::new(Failure { finding, head: self.head, remembered: self.remembered })
+    }
+}
+
+/// The newest head that is known.
+pub(crate) fn known<'a>(trust: &'a Trust, kept: Option<&'a SignedHead>) -> Option<&'a SignedHead> {
+    let remembered = trust.memory().map(|memory| &memory.head);
+    remembered.into_iter().chain(kept).max_by_key(|head| head.checkpoint.size)
+}
+
+impl Trust {
+    /// The pinned key.
+    #[must_use]
+    pub fn log_key(&self) -> &LogKey {
+        match self {
+            Self::Key(key) => key,
+            Self::Memory(memory) => &memory.log_key,
+        }
+    }
+
+    /// What is remembered, if anything is.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Memory> {
+        match self {
+            Self::Key(_) => None,
+            Self::Memory(memory) => Some(memory),
+        }
+    }
 }
 
 /// The key that the log itself offers, for a first use without a pinned one. It proves nothing
@@ -152,28 +214,21 @@ async fn audit<S: Source>(
     source: Arc<S>,
     trust: &Trust,
     options: Options,
+    aids: Aids<'_>,
     progress: &mut dyn FnMut(u64, u64),
-    judged: &mut Option<String>,
+    notes: &mut Notes,
 ) -> Result<Verified, Finding> {
-    let (log_key, memory) = match trust {
-        Trust::Key(key) => (&**key, None),
-        Trust::Memory(memory) => (&memory.log_key, Some(&**memory)),
-    };
-    let bytes = source.get(CHECKPOINT, MAX_NOTE).await.map_err(no_checkpoint)?;
-    // Taken here: reading a million entries must not make the head look older.
-    let now = (options.clock)();
-    let head = SignedHead::open(&bytes, log_key, None)
-        .map_err(|error| Finding::of_head(CHECKPOINT, error))?;
-    *judged = Some(head.note);
-    let time_key = fetch_time_key(&*source, log_key).await?;
-    let head = SignedHead::open(&bytes, log_key, Some(&time_key))
-        .map_err(|error| Finding::of_head(CHECKPOINT, error))?;
+    let (log_key, memory) = (trust.log_key(), trust.memory());
+    let Opened { head, time_key, now } = open_head(&*source, log_key, options.clock, notes).await?;
+    let known = known(trust, aids.newest.as_ref());
+    compare(&head, known, aids.heads.as_ref(), log_key, notes)?;
+    prove(&*source, &head, known).await?;
 
-    compare(&head, memory)?;
-    prove(&*source, &head, memory).await?;
     let older = memory.map_or_else(CompactRange::new, |memory| memory.range.clone());
     let (from, to) = (older.size(), head.checkpoint.size);
-    let range = rebuild(source, older, &head, progress).await?;
+    let milestone = known.map(Milestone::of).filter(|known| known.size > from);
+    let target = Target { head: &head.checkpoint, milestone };
+    let range = grow(source, &older, target, aids.progress, progress).await?;
     let (time, age) = freshness(&head, &time_key, now, options.max_age)?;
 
     let report = Report {
@@ -184,10 +239,52 @@ async fn audit<S: Source>(
         new: to - from,
         time,
         age,
-        replaced_time_key: memory.map(|m| m.time_key.clone()).filter(|old| *old != time_key),
+        replaced_time_key: replaced(memory, Some(&time_key)),
     };
-    let memory = Memory { log_key: log_key.clone(), time_key, head, range };
+    let memory = Memory { log_key: log_key.clone(), time_key: Some(time_key), head, range };
     Ok(Verified { report, memory })
+}
+
+/// The time key that is remembered, when it is another one now.
+pub(crate) fn replaced(memory: Option<&Memory>, now: Option<&TimeKey>) -> Option<TimeKey> {
+    let old = memory.and_then(|memory| memory.time_key.as_ref());
+    old.filter(|old| now.is_some_and(|now| now != *old)).cloned()
+}
+
+/// A head under the pinned key, and its clock.
+pub(crate) struct Opened {
+    pub(crate) head: SignedHead,
+    pub(crate) time_key: TimeKey,
+    /// When the head was read, POSIX seconds.
+    pub(crate) now: u64,
+}
+
+pub(crate) async fn open_head<S: Source>(
+    source: &S,
+    log_key: &LogKey,
+    clock: fn() -> u64,
+    notes: &mut Notes,
+) -> Result<Opened, Finding> {
+    let bytes = fetch_head(source).await?;
+    // Taken here: reading a million entries must not make the head look older.
+    let now = clock();
+    let head = signed_head(&bytes, log_key, None)?;
+    notes.head = Some(head.note);
+    let time_key = fetch_time_key(source, log_key).await?;
+    let head = signed_head(&bytes, log_key, Some(&time_key))?;
+    Ok(Opened { head, time_key, now })
+}
+
+pub(crate) async fn fetch_head<S: Source>(source: &S) -> Result<Vec<u8>, Finding> {
+    source.get(CHECKPOINT, MAX_NOTE).await.map_err(no_checkpoint)
+}
+
+pub(crate) fn signed_head(
+    bytes: &[u8],
+    log_key: &LogKey,
+    time_key: Option<&TimeKey>,
+) -> Result<SignedHead, Finding> {
+    SignedHead::open(bytes, log_key, time_key).map_err(|error| Finding::of_head(CHECKPOINT, error))
 }
 
 /// An address without a checkpoint is not a log that lost something: it is no log.
@@ -200,24 +297,40 @@ fn no_checkpoint(error: FetchError) -> Finding {
     }
 }
 
-async fn fetch_time_key<S: Source>(source: &S, log_key: &LogKey) -> Result<TimeKey, Finding> {
+pub(crate) async fn fetch_time_key<S: Source>(
+    source: &S,
+    log_key: &LogKey,
+) -> Result<TimeKey, Finding> {
     let bytes = source.get(LOG_KEYS, MAX_NOTE).await;
     let bytes = bytes.map_err(|error| Finding::of_fetch(LOG_KEYS, error))?;
     parse_log_keys(&bytes, log_key).map_err(|error| Finding::of_log_keys(LOG_KEYS, error))
 }
 
-/// Sizes and roots of the two heads, before anything is fetched for them.
-fn compare(head: &SignedHead, memory: Option<&Memory>) -> Result<(), Finding> {
-    let Some(memory) = memory else { return Ok(()) };
-    let (old, new) = (&memory.head.checkpoint, &head.checkpoint);
-    if new.size < old.size {
-        return Err(Finding::Rollback { remembered: old.size, served: new.size });
-    }
+/// Sizes and roots of the two heads, before anything is fetched for them. A smaller head than the
+/// known one is a fork when another head of its size was accepted once.
+pub(crate) fn compare(
+    head: &SignedHead,
+    known: Option<&SignedHead>,
+    kept: Option<&Heads>,
+    log_key: &LogKey,
+    notes: &mut Notes,
+) -> Result<(), Finding> {
+    let Some(known) = known else { return Ok(()) };
+    let (old, new) = (&known.checkpoint, &head.checkpoint);
+    let fork = |remembered| Finding::Fork { size: new.size, remembered, served: new.root };
     if new.size == old.size && new.root != old.root {
-        let (remembered, served) = (old.root, new.root);
-        return Err(Finding::Fork { size: new.size, remembered, served });
+        return Err(fork(old.root));
     }
-    Ok(())
+    if new.size >= old.size {
+        return Ok(());
+    }
+    // Where that file does not help, it is a rollback all the same.
+    let twin = kept.and_then(|heads| heads.of_size(new.size, log_key).ok().flatten());
+    if let Some(twin) = twin.filter(|twin| twin.checkpoint.root != new.root) {
+        notes.remembered = Some(twin.note);
+        return Err(fork(twin.checkpoint.root));
+    }
+    Err(Finding::Rollback { remembered: old.size, served: new.size })
 }
 
 /// Answer of `/log/consistency?from=&to=`.
@@ -228,14 +341,14 @@ struct ConsistencyAnswer {
     hashes: Vec<String>,
 }
 
-/// Verifies the log's own proof that the remembered tree starts the new one.
-async fn prove<S: Source>(
+/// Verifies the log's own proof that the known tree starts the new one.
+pub(crate) async fn prove<S: Source>(
     source: &S,
     head: &SignedHead,
-    memory: Option<&Memory>,
+    known: Option<&SignedHead>,
 ) -> Result<(), Finding> {
-    let Some(memory) = memory else { return Ok(()) };
-    let (old, new) = (&memory.head.checkpoint, &head.checkpoint);
+    let Some(known) = known else { return Ok(()) };
+    let (old, new) = (&known.checkpoint, &head.checkpoint);
     // The empty tree starts every tree, and a tree itself; neither has a proof.
     if old.size == 0 || old.size == new.size {
         return Ok(());
@@ -249,31 +362,14 @@ async fn prove<S: Source>(
         .map_err(|cause| Finding::Inconsistent { from: old.size, to: new.size, cause })
 }
 
-fn read_proof(bytes: &[u8], from: u64, to: u64) -> Option<Vec<Hash>> {
+pub(crate) fn read_proof(bytes: &[u8], from: u64, to: u64) -> Option<Vec<Hash>> {
     let answer: ConsistencyAnswer = serde_json::from_slice(bytes).ok()?;
     let asked = answer.from == from && answer.to == to;
     asked.then(|| answer.hashes.iter().map(|text| hash_from_base64(text)).collect())?
 }
 
-/// Grows `older` by every entry up to `head`.
-async fn rebuild<S: Source>(
-    source: Arc<S>,
-    older: CompactRange,
-    head: &SignedHead,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<CompactRange, Finding> {
-    let (from, to) = (older.size(), head.checkpoint.size);
-    let mut rebuild = Rebuild::from(older);
-    let mut chunks = Download::new(source, from / WIDTH, spans(from, to));
-    while let Some(chunk) = chunks.next().await {
-        rebuild.add(&chunk?)?;
-        progress(rebuild.size() - from, to - from);
-    }
-    rebuild.finish(&head.checkpoint)
-}
-
 /// Time and age of the head.
-fn freshness(
+pub(crate) fn freshness(
     head: &SignedHead,
     time_key: &TimeKey,
     now: u64,
@@ -296,6 +392,7 @@ mod tests {
     use super::*;
     use crate::merkle::ProofError;
     use crate::note::SignatureError;
+    use crate::state::StateFile;
     use crate::testlog::{NOW, Shelf, Signers, TestLog, oracle_root};
 
     const OPTIONS: Options = Options { max_age: Duration::from_secs(86_400), clock: || NOW };
@@ -387,7 +484,8 @@ mod tests {
         let (log_key, note) = (rewritten.signers.log_key(), rewritten.head());
         let head = SignedHead::open(note.as_bytes(), &log_key, None).unwrap();
         let source = Arc::new(rewritten.publish(&[]));
-        let found = rebuild(source, memory.range, &head, &mut |_, _| {}).await;
+        let target = Target { head: &head.checkpoint, milestone: None };
+        let found = grow(source, &memory.range, target, None, &mut |_, _| {}).await;
         assert!(matches!(found, Err(Finding::RootMismatch { size: 600, .. })), "{found:?}");
     }
 
@@ -470,7 +568,7 @@ mod tests {
         let new = TestLog { signers: old.signers.with_new_time_key(), ..old.clone() };
         let verified = run(new.publish(&[]), trust).await.unwrap();
         assert_eq!(verified.report.replaced_time_key, Some(old.signers.time_key()));
-        assert_eq!(verified.memory.time_key, new.signers.time_key());
+        assert_eq!(verified.memory.time_key, Some(new.signers.time_key()));
     }
 
     #[tokio::test]
@@ -504,5 +602,66 @@ mod tests {
         shelf.put("log/vkey", log.signers.time_key().to_string().into());
         let found = offered_key(&shelf).await;
         assert!(matches!(found, Err(Finding::Malformed { .. })), "{found:?}");
+    }
+
+    /// Heads of these logs, as accepted one after the other; the newest of them.
+    async fn kept(folder: &tempfile::TempDir, logs: &[&TestLog]) -> (Heads, SignedHead) {
+        let state = StateFile::lock(&folder.path().join("state.json")).unwrap();
+        for log in logs {
+            state.save(&run(log.publish(&[]), key(log)).await.unwrap().memory).unwrap();
+        }
+        let log_key = logs[0].signers.log_key();
+        (state.heads(), state.heads().newest(&log_key).unwrap().unwrap())
+    }
+
+    async fn with_heads(
+        shelf: Shelf,
+        trust: &Trust,
+        (heads, newest): &(Heads, SignedHead),
+    ) -> Result<Verified, Box<Failure>> {
+        let (heads, newest) = (Some(heads.clone()), Some(newest.clone()));
+        let aids = Aids { newest, heads, progress: None };
+        check_with(Arc::new(shelf), trust, OPTIONS, aids, &mut |_, _| {}).await
+    }
+
+    #[tokio::test]
+    async fn a_smaller_head_is_a_fork_when_another_of_its_size_was_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (TestLog::with(300), TestLog::with(600));
+        let heads = kept(&folder, &[&old, &new]).await;
+        let trust = remembered(&new).await;
+        let back = with_heads(old.publish(&[]), &trust, &heads).await.unwrap_err();
+        assert_eq!(back.finding, Finding::Rollback { remembered: 600, served: 300 });
+        assert_eq!(back.remembered, Some(new.head()));
+        let mut other = old.clone();
+        other.entries.swap(1, 2);
+        let fork = with_heads(other.publish(&[]), &trust, &heads).await.unwrap_err();
+        assert!(matches!(fork.finding, Finding::Fork { size: 300, .. }), "{fork}");
+        assert_eq!((fork.remembered, fork.head), (Some(old.head()), Some(other.head())));
+    }
+
+    #[tokio::test]
+    async fn an_older_memory_does_not_make_the_newest_head_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (TestLog::with(300), TestLog::with(600));
+        let heads = kept(&folder, &[&old, &new]).await;
+        for trust in [remembered(&old).await, key(&old)] {
+            let back = with_heads(TestLog::with(500).publish(&[]), &trust, &heads).await;
+            let rollback = Finding::Rollback { remembered: 600, served: 500 };
+            assert_eq!(back.unwrap_err().finding, rollback);
+            let later = TestLog::with(700);
+            let verified = with_heads(later.publish(&[600]), &trust, &heads).await.unwrap();
+            assert_eq!(verified.report.size, 700);
+            // The tree is grown from the older head, and must pass the newest one.
+            let mut other = later.clone();
+            other.entries.swap(400, 401);
+            let shelf = other.publish(&[]);
+            let proof = "log/consistency?from=600&to=700";
+            shelf.put(proof, other.publish(&[600]).take(proof));
+            let found = with_heads(shelf, &trust, &heads).await.unwrap_err();
+            let (from, to, cause) = (600, 700, ProofError::OldRoot);
+            assert_eq!(found.finding, Finding::Inconsistent { from, to, cause });
+            assert_eq!(found.remembered, Some(new.head()));
+        }
     }
 }

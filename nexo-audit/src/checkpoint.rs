@@ -107,7 +107,7 @@ impl Checkpoint {
         }
         Ok(Self {
             origin: origin.to_owned(),
-            size: tree_size(size).ok_or(CheckpointError::Size)?,
+            size: decimal(size).ok_or(CheckpointError::Size)?,
             root: hash_from_base64(root).ok_or(CheckpointError::Root)?,
         })
     }
@@ -187,7 +187,7 @@ pub fn parse_log_keys(note: &[u8], log_key: &LogKey) -> Result<TimeKey, LogKeysE
 
 /// Decimal in its one spelling. Sizes stay below 2^63 because a signed 64-bit integer has to
 /// hold them in every database, and no log gets there.
-fn tree_size(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits || (text.starts_with('0') && text.len() > 1) {
         return None;
@@ -335,7 +335,7 @@ mod tests {
         #[test]
         fn no_text_panics(text: String, size: u64) {
             let _ = Checkpoint::parse(&text);
-            let parsed = tree_size(&size.to_string());
+            let parsed = decimal(&size.to_string());
             prop_assert_eq!(parsed, (size >> 63 == 0).then_some(size));
         }
     }

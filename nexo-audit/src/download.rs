@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Tiles in flight or waiting for their turn. Hides the round trip; bounds the memory to
-/// 8 x ([`MAX_BUNDLE`] + [`MAX_TILE`]).
-const AHEAD: usize = 8;
+/// Tiles in flight or waiting for their turn, for one reader. Hides the round trip; bounds the
+/// memory to 8 x ([`MAX_BUNDLE`] + [`MAX_TILE`]).
+pub(crate) const AHEAD: usize = 8;
 /// A full tile.
-const MAX_TILE: usize = 256 * 32;
+pub(crate) const MAX_TILE: usize = 256 * 32;
 /// Longest bundle that is read. 256 of today's entries are at most 34 kB (133 bytes each and a
 /// length); the rest is room for kinds to come.
 const MAX_BUNDLE: usize = 1 << 20;
@@ -28,13 +28,15 @@ pub(crate) struct Download<S, I> {
     running: JoinSet<(u64, Result<Chunk, Finding>)>,
     arrived: BTreeMap<u64, Result<Chunk, Finding>>,
     next: u64,
+    ahead: usize,
 }
 
 impl<S: Source, I: Iterator<Item = Span>> Download<S, I> {
-    /// `spans` must be of consecutive tiles, the first of which is `first`.
-    pub(crate) fn new(source: Arc<S>, first: u64, spans: I) -> Self {
+    /// `spans` must be of consecutive tiles, the first of which is `first`; so many are asked for
+    /// ahead of the one that is taken.
+    pub(crate) fn new(source: Arc<S>, first: u64, spans: I, ahead: usize) -> Self {
         let (running, arrived) = (JoinSet::new(), BTreeMap::new());
-        Self { source, spans, running, arrived, next: first }
+        Self { source, spans, running, arrived, next: first, ahead }
     }
 
     /// The next chunk in order; `None` after the last.
@@ -54,7 +56,7 @@ impl<S: Source, I: Iterator<Item = Span>> Download<S, I> {
     }
 
     fn fill(&mut self) {
-        while self.running.len() + self.arrived.len() < AHEAD {
+        while self.running.len() + self.arrived.len() < self.ahead {
             let Some(span) = self.spans.next() else { return };
             let source = Arc::clone(&self.source);
             self.running.spawn(async move { (span.tile, chunk(&*source, span).await) });
@@ -62,28 +64,30 @@ impl<S: Source, I: Iterator<Item = Span>> Download<S, I> {
     }
 }
 
-async fn chunk<S: Source>(source: &S, span: Span) -> Result<Chunk, Finding> {
+/// A tile and its entries.
+pub(crate) async fn chunk<S: Source>(source: &S, span: Span) -> Result<Chunk, Finding> {
+    let at = |width| Span { width, ..span };
     let (tile, bundle) = tokio::try_join!(
-        served(source, span, Span::tile_path, MAX_TILE),
-        served(source, span, Span::bundle_path, MAX_BUNDLE),
+        served(source, span.width, MAX_TILE, |width| at(width).tile_path()),
+        served(source, span.width, MAX_BUNDLE, |width| at(width).bundle_path()),
     )?;
     Ok(Chunk { span, tile, bundle })
 }
 
-async fn served<S: Source>(
+/// The resource that has a path at every width, at this one or, when that is gone, in full.
+pub(crate) async fn served<S: Source>(
     source: &S,
-    span: Span,
-    path_of: fn(&Span) -> String,
+    width: u16,
     limit: usize,
+    path_of: impl Fn(u16) -> String,
 ) -> Result<Served, Finding> {
-    let path = path_of(&span);
+    let path = path_of(width);
     match source.get(&path, limit).await {
-        Ok(bytes) => Ok(Served { path, width: span.width, bytes }),
-        Err(FetchError::NotFound) if u64::from(span.width) < WIDTH => {
-            let full = span.full();
-            let full_path = path_of(&full);
+        Ok(bytes) => Ok(Served { path, width, bytes }),
+        Err(FetchError::NotFound) if u64::from(width) < WIDTH => {
+            let (full, full_path) = (256, path_of(256));
             match source.get(&full_path, limit).await {
-                Ok(bytes) => Ok(Served { path: full_path, width: full.width, bytes }),
+                Ok(bytes) => Ok(Served { path: full_path, width: full, bytes }),
                 // The head says that the partial one exists; it says nothing of the full one.
                 Err(FetchError::NotFound) => Err(Finding::MissingResource { path }),
                 Err(error) => Err(Finding::of_fetch(&full_path, error)),
@@ -100,7 +104,7 @@ mod tests {
     use crate::tile::spans;
 
     async fn all(source: Shelf, from: u64, to: u64) -> Vec<Result<Chunk, Finding>> {
-        let mut download = Download::new(Arc::new(source), from / WIDTH, spans(from, to));
+        let mut download = Download::new(Arc::new(source), from / WIDTH, spans(from, to), AHEAD);
         let mut chunks = Vec::new();
         while let Some(chunk) = download.next().await {
             chunks.push(chunk);

@@ -1,14 +1,19 @@
 //! Where a log is read from: a trait of one method, and HTTP.
 //!
-//! Everything that comes back is a stranger's. Sizes are checked while bytes arrive, there is a
+//! Everything that comes back is a stranger's. Sizes are checked while bytes arrive, and again
+//! while they are unpacked (a log may send bundles in gzip unasked, C2SP tlog-tiles), there is a
 //! time limit on every step, redirects are not followed (a log has one address), and nothing of
 //! an error page is shown. Plain `http` is allowed: what counts is signed or hashed.
 
+use flate2::read::GzDecoder;
+use reqwest::header::HeaderValue;
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use std::error::Error;
 use std::fmt;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::io::Read;
+use std::net::IpAddr;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +28,10 @@ const LONGEST_WAIT: u64 = 30;
 
 /// Something that serves a log's files.
 pub trait Source: Send + Sync + 'static {
+    /// Whether this is a copy of the log's files at hand: answers come at once, and nobody is
+    /// there to answer questions like `/log/consistency`.
+    const LOCAL: bool = false;
+
     /// The bytes at `path` (relative, without a leading slash), at most `limit` of them.
     ///
     /// # Errors
@@ -58,6 +67,9 @@ pub enum FetchError {
         /// The innermost cause.
         cause: String,
     },
+    /// In another content coding than gzip, which nobody asked for.
+    #[error("the answer is packed in a way that was not asked for")]
+    Packed,
     /// Too slow.
     #[error("no answer in time")]
     TimedOut,
@@ -124,6 +136,17 @@ impl LogUrl {
         name
     }
 
+    /// Whether what is sent there is read by nobody on the way: encrypted, or not leaving this
+    /// machine.
+    #[must_use]
+    pub fn keeps_secrets(&self) -> bool {
+        let here = |host: &str| {
+            let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        };
+        self.0.scheme() == "https" || self.0.host_str().is_some_and(here)
+    }
+
     fn join(&self, path: &str) -> Result<Url, FetchError> {
         self.0.join(path).map_err(|e| FetchError::Connect { cause: e.to_string() })
     }
@@ -149,7 +172,23 @@ impl Http {
     /// # Errors
     /// [`FetchError::Connect`] when the system's certificates cannot be used.
     pub fn new(base: LogUrl) -> Result<Self, FetchError> {
+        Self::sending(base, header::HeaderMap::new())
+    }
+
+    /// As [`Http::new`], showing a token with every request.
+    ///
+    /// # Errors
+    /// As [`Http::new`], and for a token that no header can hold.
+    pub fn with_token(base: LogUrl, token: &str) -> Result<Self, FetchError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|error| FetchError::Connect { cause: error.to_string() })?;
+        value.set_sensitive(true);
+        Self::sending(base, header::HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+    }
+
+    fn sending(base: LogUrl, headers: header::HeaderMap) -> Result<Self, FetchError> {
         let client = Client::builder()
+            .default_headers(headers)
             .user_agent(concat!("nexo-audit/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -181,6 +220,7 @@ impl Http {
 impl Source for Http {
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
         let mut answer = self.answer(&self.base.join(path)?).await?;
+        let packed = is_gzip(&answer)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(of_reqwest)? {
             if chunk.len() > limit - bytes.len() {
@@ -188,8 +228,27 @@ impl Source for Http {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
+        if packed { unpack(&bytes, limit) } else { Ok(bytes) }
     }
+}
+
+/// Whether the answer is in gzip, once.
+fn is_gzip(answer: &Response) -> Result<bool, FetchError> {
+    let mut codings = answer.headers().get_all(header::CONTENT_ENCODING).iter();
+    match (codings.next().map(HeaderValue::as_bytes), codings.next()) {
+        (None | Some(b"identity"), None) => Ok(false),
+        (Some(b"gzip" | b"x-gzip"), None) => Ok(true),
+        _ => Err(FetchError::Packed),
+    }
+}
+
+/// What gzip (RFC 1952) holds, of which no more than `limit` bytes are unpacked. What may follow
+/// the first member is not looked at.
+fn unpack(bytes: &[u8], limit: usize) -> Result<Vec<u8>, FetchError> {
+    let mut unpacked = Vec::new();
+    let bounded = GzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut unpacked);
+    bounded.map_err(|error| FetchError::Broken { cause: error.to_string() })?;
+    if unpacked.len() > limit { Err(FetchError::TooLarge { limit }) } else { Ok(unpacked) }
 }
 
 /// The wait in `Retry-After`, when it is given in seconds; otherwise one second.
@@ -223,6 +282,8 @@ fn innermost(error: &dyn Error) -> String {
 mod tests {
     use super::*;
     use crate::testlog::{Answer, serve};
+    use flate2::Compression;
+    use flate2::read::GzEncoder;
 
     fn http(answers: &[(&str, Answer)]) -> Http {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -239,6 +300,17 @@ mod tests {
         ] {
             let url = LogUrl::parse(text).unwrap();
             assert_eq!((url.to_string().as_str(), url.file_stem().as_str()), (shown, stem));
+        }
+        for (text, kept) in [
+            ("https://relay.example.org", true),
+            ("http://localhost:8000", true),
+            ("http://127.0.0.1:8000", true),
+            ("http://[::1]:8000/x", true),
+            ("http://relay.example.org", false),
+            ("http://192.0.2.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(LogUrl::parse(text).unwrap().keeps_secrets(), kept, "{text}");
         }
         let url = LogUrl::parse("https://a/b").unwrap();
         assert_eq!(url.join("tile/0/000").unwrap().as_str(), "https://a/b/tile/0/000");
@@ -267,6 +339,44 @@ mod tests {
         assert_eq!(source.get("moved", 9).await, Err(FetchError::Status { status: 302 }));
         assert_eq!(source.get("broken", 9).await, Err(FetchError::Status { status: 500 }));
         assert_eq!(source.get("absent", 9).await, Err(FetchError::NotFound));
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        GzEncoder::new(bytes, Compression::best()).read_to_end(&mut packed).unwrap();
+        packed
+    }
+
+    #[tokio::test]
+    async fn what_is_packed_is_bounded_before_and_after() {
+        let packed = |bytes: &[u8], coding| Answer::binary(bytes, &[("Content-Encoding", coding)]);
+        let bomb = gzip(&vec![0; 100 << 20]);
+        assert!(bomb.len() < 128 << 10, "{}", bomb.len());
+        let good = gzip(b"12345");
+        let source = http(&[
+            ("/good", packed(&good, "gzip")),
+            ("/plain", packed(b"12345", "identity")),
+            ("/bomb", packed(&bomb, "gzip")),
+            ("/long", packed(&gzip(&vec![0; 1001]), "gzip")),
+            ("/cut", packed(&good[..good.len() - 1], "gzip")),
+            ("/junk", packed(b"12345", "gzip")),
+            ("/other", packed(b"12345", "br")),
+            ("/twice", packed(&gzip(&good), "gzip, gzip")),
+        ]);
+        for path in ["good", "plain"] {
+            assert_eq!(source.get(path, 30).await, Ok(b"12345".to_vec()));
+        }
+        let limit = 1000;
+        assert_eq!(source.get("long", limit).await, Err(FetchError::TooLarge { limit }));
+        let limit = 1 << 20;
+        assert_eq!(source.get("bomb", limit).await, Err(FetchError::TooLarge { limit }));
+        for path in ["cut", "junk"] {
+            let broken = source.get(path, 30).await;
+            assert!(matches!(broken, Err(FetchError::Broken { .. })), "{broken:?}");
+        }
+        for path in ["other", "twice"] {
+            assert_eq!(source.get(path, 30).await, Err(FetchError::Packed));
+        }
     }
 
     #[tokio::test]

@@ -6,11 +6,12 @@
 //! vkey   = <name> + <key id, 8 lower-case hex digits> + <base64(kind || public key)>
 //! key id = first 4 bytes of SHA-256(name || LF || kind || public key)
 //! kind   = 0x01 Ed25519 over a note's text            -> LogKey
-//!          0x04 Ed25519 timestamped cosignature       -> TimeKey
+//!          0x04 Ed25519 timestamped cosignature       -> TimeKey, WitnessKey
+//!          0x06 ML-DSA-44 cosignature                 -> not verified here, see post_quantum_key
 //! ```
 //!
-//! The base64 may hold a `+` itself, so only the first two split. The two kinds are two types,
-//! because a signature of one must never pass for the other. Secret keys do not occur here.
+//! The base64 may hold a `+` itself, so only the first two split. Each role is a type, because a
+//! signature of one must never pass for another. Secret keys do not occur here.
 
 use crate::encoding::{from_base64, to_base64, to_hex};
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -19,6 +20,9 @@ use std::fmt;
 
 const KIND_LOG: u8 = 0x01;
 const KIND_TIME: u8 = 0x04;
+const KIND_POST_QUANTUM: u8 = 0x06;
+/// Bytes of an ML-DSA-44 public key (FIPS 204).
+const POST_QUANTUM_KEY: usize = 1312;
 /// Longest name. An origin is at most 255 bytes (C2SP#242), and names add `/time` to it.
 const MAX_NAME: usize = 260;
 
@@ -55,6 +59,10 @@ pub struct LogKey(Verifier);
 /// The key that says when a head was the newest (kind 0x04). Its name is the origin and `/time`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeKey(Verifier);
+
+/// The key with which a witness cosigns heads (kind 0x04): somebody who is not the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessKey(Verifier);
 
 impl LogKey {
     /// Reads a vkey of kind 0x01.
@@ -96,6 +104,26 @@ impl TimeKey {
     }
 }
 
+impl WitnessKey {
+    /// Reads a vkey of kind 0x04.
+    ///
+    /// # Errors
+    /// [`KeyError`] names what differs.
+    pub fn parse(vkey: &str) -> Result<Self, KeyError> {
+        Verifier::parse(vkey, KIND_TIME).map(Self)
+    }
+
+    /// The key's name, which is in its signature lines.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn verifier(&self) -> &Verifier {
+        &self.0
+    }
+}
+
 impl fmt::Display for LogKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -105,6 +133,56 @@ impl fmt::Display for LogKey {
 impl fmt::Display for TimeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for WitnessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The public key in a vkey of kind 0x06, whose signatures are not verified here; `None` for a
+/// vkey of any other kind, which its own type reads.
+///
+/// # Errors
+/// [`KeyError`] names what differs in a vkey of that kind.
+pub(crate) fn post_quantum_key(vkey: &str) -> Result<Option<Vec<u8>>, KeyError> {
+    let parts = Parts::of(vkey)?;
+    if parts.kind != KIND_POST_QUANTUM {
+        return Ok(None);
+    }
+    if parts.key.len() != POST_QUANTUM_KEY {
+        return Err(KeyError::Shape);
+    }
+    parts.id()?;
+    Ok(Some(parts.key))
+}
+
+/// A key of an account: a device's, or the one that recovers it. It has no name and no kind; what
+/// it signs begins with a label of its own (PROTOCOL.md 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountKey(VerifyingKey);
+
+impl AccountKey {
+    /// Takes a key under the strict rule.
+    ///
+    /// # Errors
+    /// [`KeyError::Weak`].
+    pub fn parse(bytes: &[u8; 32]) -> Result<Self, KeyError> {
+        strict_key(bytes).map(Self)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// Whether `signature` is this key's over `message`, strictly.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }
 }
 
@@ -119,25 +197,14 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     fn parse(vkey: &str, wanted: u8) -> Result<Self, KeyError> {
-        let mut parts = vkey.splitn(3, '+');
-        let (Some(name), Some(id), Some(blob)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(KeyError::Shape);
-        };
-        if !is_name(name) {
-            return Err(KeyError::Name);
-        }
-        let blob = from_base64(blob).ok_or(KeyError::Shape)?;
-        let (&found, key) = blob.split_first().ok_or(KeyError::Shape)?;
+        let parts = Parts::of(vkey)?;
         // The kind first: another kind's key has another length, and deserves the better words.
-        if found != wanted {
-            return Err(KeyError::Kind { wanted, found });
+        if parts.kind != wanted {
+            return Err(KeyError::Kind { wanted, found: parts.kind });
         }
-        let key: [u8; 32] = key.try_into().map_err(|_| KeyError::Shape)?;
-        let expected = key_id(name, wanted, &key);
-        if id != to_hex(&expected) {
-            return Err(KeyError::Id);
-        }
-        Ok(Self { kind: wanted, name: name.to_owned(), id: expected, key: strict_key(&key)? })
+        let key: [u8; 32] = parts.key.as_slice().try_into().map_err(|_| KeyError::Shape)?;
+        let id = parts.id()?;
+        Ok(Self { kind: wanted, name: parts.name.to_owned(), id, key: strict_key(&key)? })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -166,13 +233,42 @@ impl fmt::Display for Verifier {
     }
 }
 
+/// A vkey, split.
+struct Parts<'a> {
+    name: &'a str,
+    id: &'a str,
+    kind: u8,
+    key: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(vkey: &'a str) -> Result<Self, KeyError> {
+        let mut parts = vkey.splitn(3, '+');
+        let (Some(name), Some(id), Some(blob)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(KeyError::Shape);
+        };
+        if !is_name(name) {
+            return Err(KeyError::Name);
+        }
+        let blob = from_base64(blob).ok_or(KeyError::Shape)?;
+        let (&kind, key) = blob.split_first().ok_or(KeyError::Shape)?;
+        Ok(Self { name, id, kind, key: key.to_vec() })
+    }
+
+    /// The key id, which must be the one of name, kind and key.
+    fn id(&self) -> Result<[u8; 4], KeyError> {
+        let id = key_id(self.name, self.kind, &self.key);
+        if self.id == to_hex(&id) { Ok(id) } else { Err(KeyError::Id) }
+    }
+}
+
 /// Whether `text` can name a key or a log: no Unicode space, no control character, no `+`.
 pub(crate) fn is_name(text: &str) -> bool {
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == '+';
     !text.is_empty() && text.len() <= MAX_NAME && !text.contains(bad)
 }
 
-fn key_id(name: &str, kind: u8, key: &[u8; 32]) -> [u8; 4] {
+fn key_id(name: &str, kind: u8, key: &[u8]) -> [u8; 4] {
     let hash = Sha256::new()
         .chain_update(name)
         .chain_update(b"\n")
@@ -253,6 +349,30 @@ mod tests {
         ] {
             assert_eq!(LogKey::parse(&bad), Err(why), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_witness_has_a_key_of_the_cosigning_kind() {
+        let text = vkey("w.example", KIND_TIME, &good_bytes());
+        let key = WitnessKey::parse(&text).unwrap();
+        assert_eq!((key.name(), key.to_string()), ("w.example", text));
+        assert_eq!(WitnessKey::parse(EXAMPLE), Err(KeyError::Kind { wanted: 4, found: 1 }));
+    }
+
+    #[test]
+    fn a_post_quantum_key_is_read_and_not_used() {
+        let public = vec![7; POST_QUANTUM_KEY];
+        let text = |public: &[u8]| {
+            let id = to_hex(&key_id("w", KIND_POST_QUANTUM, public));
+            format!("w+{id}+{}", to_base64(&[&[KIND_POST_QUANTUM], public].concat()))
+        };
+        let good = text(&public);
+        assert_eq!(post_quantum_key(&good), Ok(Some(public.clone())));
+        assert_eq!(post_quantum_key(EXAMPLE), Ok(None));
+        assert_eq!(post_quantum_key(&text(&public[1..])), Err(KeyError::Shape));
+        assert_eq!(post_quantum_key(&good.replacen("w+", "x+", 1)), Err(KeyError::Id));
+        assert_eq!(post_quantum_key("w"), Err(KeyError::Shape));
+        assert_eq!(WitnessKey::parse(&good), Err(KeyError::Kind { wanted: 4, found: 6 }));
     }
 
     #[test]

@@ -18,8 +18,8 @@
 //! # What it cannot prove
 //!
 //! * That others see the same log. Two auditors that compare their heads can; so can witnesses.
-//! * That an entry is true. The log holds hashes of messages it cannot read; whether a key event
-//!   may follow another is for those who have the events.
+//! * That an entry is true. The log holds hashes of messages it cannot read. Whether a key event
+//!   may follow another is judged where the events are told ([`keys`], [`sigchain`]).
 //! * That nothing was left out. Who sends a message gets its place in the log as the receipt,
 //!   and must check it.
 //! * That the server's clock is right: the head's time is the server's statement, and a server
@@ -29,10 +29,16 @@
 //! # Map
 //!
 //! ```text
-//! main -> run -> cli, commands -> check -> fetch, download          bytes of strangers
-//!                   output                 checkpoint, note, key    who signed what, when
-//!                   state                  rebuild -> tile, entry, merkle
-//!                                          finding                  the verdicts
+//! main -> run -> cli, commands -> check -> growth                   what is new, in order
+//!                   output        full                              everything, on all cores
+//!                   state           fetch, local, download          bytes of strangers
+//!                                   checkpoint, note, key           who signed what, when
+//!                                   rebuild -> tile, entry, merkle
+//!                                   finding                         the verdicts
+//!                          keys  -> sigchain                        accounts and their rules
+//!                          watch                                    rounds, and who is told
+//!                          policy, compare -> nodes                 witnesses; two heads of one log
+//!                          evidence, proof                          files that others verify offline
 //! ```
 //!
 //! [`merkle`], [`key`], [`note`], [`checkpoint`], [`entry`], [`tile`], [`rebuild`] and
@@ -44,20 +50,33 @@ pub mod check;
 pub mod checkpoint;
 mod cli;
 mod commands;
+mod compare;
 mod download;
 mod encoding;
 pub mod entry;
+pub mod evidence;
 pub mod fetch;
 pub mod finding;
+pub mod full;
+mod growth;
+mod hashing;
 pub mod key;
+pub mod keys;
+pub mod local;
 pub mod merkle;
+mod nagios;
+mod nodes;
 pub mod note;
 mod output;
+pub mod policy;
+pub mod proof;
 pub mod rebuild;
+pub mod sigchain;
 pub mod state;
 #[cfg(test)]
 mod testlog;
 pub mod tile;
+mod watch;
 
 pub use checkpoint::{Checkpoint, SignedHead, parse_log_keys};
 pub use finding::{Finding, Verdict};
@@ -65,8 +84,7 @@ pub use key::{LogKey, TimeKey};
 pub use merkle::{Hash, leaf_hash, verify_consistency, verify_inclusion};
 
 use clap::Parser;
-use cli::{Cli, Command};
-use commands::RunError;
+use cli::Cli;
 use output::Printer;
 use std::ffi::OsString;
 use std::io::Write;
@@ -81,14 +99,12 @@ where
         Ok(cli) => cli.command,
         Err(error) => return explain(&error, out, err),
     };
-    let Command::Check(args) = command;
-    let mut printer = Printer::new(out, err, args.json);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = runtime.map_err(RunError::Io).and_then(|runtime| {
-        runtime.block_on(commands::check::run(&args, check::system_clock, &mut printer))
-    });
-    let Err(error) = outcome else { return Verdict::Verified.code() };
+    let mut printer = Printer::new(out, err, command.json()).for_nagios(command.nagios());
+    let Err(error) = commands::run(&command, &mut printer) else {
+        return Verdict::Verified.code();
+    };
     match printer.failed(&error) {
+        Ok(()) if command.nagios().is_some() => nagios::status(error.verdict()).0,
         Ok(()) => error.verdict().code(),
         // A verdict that nobody could read must not look like one that somebody did.
         Err(_) => Verdict::Io.code(),

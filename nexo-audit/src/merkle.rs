@@ -13,6 +13,7 @@
 //! size 7 = 111b   peaks:   [0..4)   [4..6)  6     root = node([0..4), node([4..6), 6))
 //! ```
 
+use crate::hashing;
 use sha2::{Digest, Sha256};
 
 /// A SHA-256 hash.
@@ -41,13 +42,25 @@ pub enum ProofError {
 /// RFC 6962 hash of an entry.
 #[must_use]
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    Sha256::new().chain_update([0x00]).chain_update(entry).finalize().into()
+    hashing::leaf(entry)
 }
 
 /// RFC 6962 hash of an inner node.
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new().chain_update([0x01]).chain_update(left).chain_update(right).finalize().into()
+    hashing::node(left, right)
+}
+
+/// The root over as many hashes as a full subtree has, a power of two. They are used up.
+pub(crate) fn full_root(row: &mut [Hash]) -> Hash {
+    let mut length = row.len();
+    while length > 1 {
+        length /= 2;
+        for at in 0..length {
+            row[at] = node_hash(&row[2 * at], &row[2 * at + 1]);
+        }
+    }
+    row.first().copied().unwrap_or_else(empty_root)
 }
 
 /// The root of the tree without leaves.
@@ -122,12 +135,38 @@ pub fn verify_consistency(
     } else {
         path.split_first().ok_or(ProofError::Length)?
     };
+    let (old, new) = climb(size1, size2, start, rest)?;
+    if old != *root1 {
+        return Err(ProofError::OldRoot);
+    }
+    if new == *root2 { Ok(()) } else { Err(ProofError::Root) }
+}
+
+/// The two roots that a consistency proof makes: of the first `size1` leaves, and of all `size2`.
+///
+/// Unlike in RFC 9162 the path always begins with its start node, also where that is the whole
+/// older tree. So nothing of it comes from whoever compares: if the second root is the one that a
+/// log signed, the first is what its tree of `size2` leaves starts with, whatever else it signed.
+///
+/// # Errors
+/// [`ProofError`] when the sizes are not 0 < `size1` < `size2`, or the path has another number of
+/// hashes than they ask for.
+pub fn prefix_roots(size1: u64, size2: u64, path: &[Hash]) -> Result<(Hash, Hash), ProofError> {
+    if size1 == 0 || size1 >= size2 {
+        return Err(ProofError::Sizes);
+    }
+    let (start, rest) = path.split_first().ok_or(ProofError::Length)?;
+    climb(size1, size2, start, rest)
+}
+
+/// From the start node of a consistency proof to both roots (RFC 9162 2.1.4.2).
+fn climb(size1: u64, size2: u64, start: &Hash, path: &[Hash]) -> Result<(Hash, Hash), ProofError> {
     let mut walk = Walk { node: size1 - 1, last: size2 - 1 };
     while walk.node & 1 == 1 {
         walk.up();
     }
     let (mut old, mut new) = (*start, *start);
-    for sibling in rest {
+    for sibling in path {
         if walk.last == 0 {
             return Err(ProofError::Length);
         }
@@ -140,13 +179,7 @@ pub fn verify_consistency(
         }
         walk.up();
     }
-    if walk.last != 0 {
-        return Err(ProofError::Length);
-    }
-    if old != *root1 {
-        return Err(ProofError::OldRoot);
-    }
-    if new == *root2 { Ok(()) } else { Err(ProofError::Root) }
+    if walk.last == 0 { Ok((old, new)) } else { Err(ProofError::Length) }
 }
 
 /// The RFC's `fn` and `sn`: a node and the last node of the same level, on the way up.
@@ -232,14 +265,30 @@ impl CompactRange {
 
     /// Adds one leaf at the end.
     pub fn append(&mut self, leaf: Hash) {
-        let mut hash = leaf;
+        self.append_subtree(0, leaf);
+    }
+
+    /// Adds a full subtree of 2^`level` leaves at the end. The size must be a multiple of that:
+    /// elsewhere no such subtree begins, and the root would be one of no tree.
+    pub(crate) fn append_subtree(&mut self, level: u32, root: Hash) {
+        debug_assert!(self.size.trailing_zeros() >= level, "2^{level} leaves at {}", self.size);
+        let mut hash = root;
         // Each trailing one bit of the size is a peak as large as what is being carried.
-        for _ in 0..self.size.trailing_ones() {
+        for _ in 0..(self.size >> level).trailing_ones() {
             let Some(left) = self.peaks.pop() else { break };
             hash = node_hash(&left, &hash);
         }
         self.peaks.push(hash);
-        self.size += 1;
+        self.size += 1 << level;
+    }
+
+    /// Adds the leaves of a range that was built by itself and begins where this one ends. The
+    /// size must be a multiple of the power of two that the range's size is at most.
+    pub(crate) fn append_range(&mut self, later: &Self) {
+        let levels = (0..u64::BITS).rev().filter(|level| later.size >> level & 1 == 1);
+        for (level, peak) in levels.zip(&later.peaks) {
+            self.append_subtree(level, *peak);
+        }
     }
 
     /// The root of the tree.
@@ -382,6 +431,30 @@ mod tests {
     }
 
     #[test]
+    fn subtrees_and_ranges_are_added_as_their_leaves_are() {
+        let all = leaves(600);
+        for (start, length) in [(0, 0), (0, 5), (256, 1), (256, 200), (256, 256), (512, 88)] {
+            let (mut one_by_one, mut later) = (CompactRange::new(), CompactRange::new());
+            all[..start].iter().for_each(|leaf| one_by_one.append(*leaf));
+            let mut joined = one_by_one.clone();
+            for leaf in &all[start..start + length] {
+                one_by_one.append(*leaf);
+                later.append(*leaf);
+            }
+            joined.append_range(&later);
+            assert_eq!(joined, one_by_one, "{start} {length}");
+        }
+        let mut tiles = CompactRange::new();
+        for tile in all.chunks_exact(256) {
+            tiles.append_subtree(8, full_root(&mut tile.to_vec()));
+        }
+        all[512..].iter().for_each(|leaf| tiles.append(*leaf));
+        assert_eq!(tiles.root(), oracle_root(&all));
+        assert_eq!(full_root(&mut []), empty_root());
+        assert_eq!(full_root(&mut [[7; 32]]), [7; 32]);
+    }
+
+    #[test]
     fn peaks_must_fit_the_size() {
         for (size, peaks) in [(0, 1), (1, 0), (3, 1), (4, 2), (u64::MAX, 63)] {
             let given = vec![[0; 32]; peaks];
@@ -442,6 +515,33 @@ mod tests {
         assert_eq!(check(7, &root, 7, &root, &[]), Ok(()));
         assert_eq!(check(7, &root, 7, &old, &[]), Err(ProofError::Root));
         assert_eq!(check(7, &root, 7, &root, &proof), Err(ProofError::Length));
+    }
+
+    #[test]
+    fn a_prefix_makes_both_roots_of_its_own() {
+        let all = leaves(40);
+        for size in 2..=all.len() {
+            let (tree, root) = (&all[..size], oracle_root(&all[..size]));
+            for older in 1..size {
+                let (size1, size2) = (older as u64, size as u64);
+                let mut path = oracle_consistency(older, tree);
+                if size1.is_power_of_two() {
+                    path.insert(0, oracle_root(&all[..older]));
+                }
+                let roots = (oracle_root(&all[..older]), root);
+                assert_eq!(prefix_roots(size1, size2, &path), Ok(roots), "{older} {size}");
+                path.push([0; 32]);
+                assert_eq!(prefix_roots(size1, size2, &path), Err(ProofError::Length));
+                path.truncate(path.len() - 2);
+                assert_eq!(prefix_roots(size1, size2, &path), Err(ProofError::Length));
+            }
+        }
+        for (size1, size2) in [(0, 1), (1, 1), (7, 7), (8, 7)] {
+            assert_eq!(prefix_roots(size1, size2, &[[0; 32]]), Err(ProofError::Sizes));
+        }
+        assert_eq!(prefix_roots(1, 2, &[]), Err(ProofError::Length));
+        let huge = u64::MAX >> 1;
+        assert_eq!(prefix_roots(huge - 1, huge, &[[0; 32]]), Err(ProofError::Length));
     }
 
     proptest! {

@@ -6,9 +6,9 @@
 //! — <key name> <base64 of blob> LF            one or more
 //!
 //! blob = u32 key id || signature              big-endian
-//!     of a LogKey   signature = 64 bytes over the text
-//!     of a TimeKey  signature = u64 POSIX seconds || 64 bytes over
-//!                               "cosignature/v1" LF "time " <seconds> LF <text>
+//!     of a LogKey       signature = 64 bytes over the text
+//!     of a TimeKey or   signature = u64 POSIX seconds || 64 bytes over
+//!        a WitnessKey               "cosignature/v1" LF "time " <seconds> LF <text>
 //! ```
 //!
 //! Lines of unknown keys are ignored, because a log may have signers this auditor does not know.
@@ -16,7 +16,7 @@
 //! a signer whose key broke is noticed, and not outvoted by another one.
 
 use crate::encoding::from_base64;
-use crate::key::{LogKey, TimeKey, Verifier, is_name};
+use crate::key::{LogKey, TimeKey, Verifier, WitnessKey, is_name};
 
 /// Longest note that is read, bytes. Room for [`MAX_SIGNATURES`] post-quantum lines would be
 /// 320 kB; nobody signs with that many, and C2SP asks for 16.
@@ -129,7 +129,18 @@ impl<'a> Note<'a> {
     /// # Errors
     /// [`SignatureError::Bad`] when one of its cosignatures does not verify.
     pub fn cosigned_at(&self, key: &TimeKey) -> Result<Option<u64>, SignatureError> {
-        let key = key.verifier();
+        self.newest_cosignature(key.verifier())
+    }
+
+    /// When a witness last cosigned the text, POSIX seconds; `None` without a cosignature of it.
+    ///
+    /// # Errors
+    /// [`SignatureError::Bad`] when one of its cosignatures does not verify.
+    pub fn witnessed_at(&self, key: &WitnessKey) -> Result<Option<u64>, SignatureError> {
+        self.newest_cosignature(key.verifier())
+    }
+
+    fn newest_cosignature(&self, key: &Verifier) -> Result<Option<u64>, SignatureError> {
         let times = self.verify_each(key, |line| {
             let (time, signature) = line.signature.split_first_chunk::<8>()?;
             let time = u64::from_be_bytes(*time);

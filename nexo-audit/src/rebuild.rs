@@ -11,13 +11,25 @@
 //! | yes | no | [`Finding::TileMismatch`] at the first leaf that differs |
 //! | no | no | [`Finding::TileMismatch`] if they differ, else [`Finding::RootMismatch`] |
 //!
+//! On its way the tree passes the sizes of older heads ([`Milestone`]). If the entries lead to
+//! the new root, they must have led to each of those roots too; one that they did not is
+//! [`Finding::Inconsistent`].
+//!
+//! A tree may be rebuilt in parts that know nothing of each other ([`Rebuild::part`]) and are
+//! joined in order ([`Rebuild::join`]); the verdict is the one of a single run.
+//!
 //! No I/O here: [`Rebuild::add`] takes bytes, whoever fetched them.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SignedHead};
 use crate::entry::{Entry, EntryError, split_bundle};
 use crate::finding::Finding;
-use crate::merkle::{CompactRange, Hash, leaf_hash};
-use crate::tile::{self, Span};
+use crate::merkle::{CompactRange, Hash, ProofError, full_root, leaf_hash};
+use crate::state::UNIT_LEVEL;
+use crate::tile::{Span, WIDTH};
+use std::collections::VecDeque;
+
+/// Level of the root of a full tile: 2^8 = 256.
+const TILE_LEVEL: u32 = 8;
 
 /// A tile and the entries under it, as they were served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +53,54 @@ pub struct Served {
     pub bytes: Vec<u8>,
 }
 
+impl Served {
+    /// The hashes of a tile.
+    ///
+    /// # Errors
+    /// [`Finding::BadTile`] when the bytes are not as many hashes as its path says.
+    pub fn hashes(&self) -> Result<&[Hash], Finding> {
+        let (hashes, rest) = self.bytes.as_chunks::<32>();
+        if rest.is_empty() && hashes.len() == usize::from(self.width) {
+            return Ok(hashes);
+        }
+        let (path, bytes) = (self.path.clone(), self.bytes.len());
+        Err(Finding::BadTile { path, width: self.width, bytes })
+    }
+}
+
+/// A head that was accepted before: the tree had this root when it had this size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Milestone {
+    /// Number of leaves.
+    pub size: u64,
+    /// The root over them.
+    pub root: Hash,
+}
+
+impl Milestone {
+    /// What a signed head says of the tree.
+    #[must_use]
+    pub fn of(head: &SignedHead) -> Self {
+        Self { size: head.checkpoint.size, root: head.checkpoint.root }
+    }
+}
+
 /// The two trees, from an older head towards a newer one.
 #[derive(Debug, Clone)]
 pub struct Rebuild {
+    /// Where a part begins; 0 for the whole.
+    start: u64,
     entries: CompactRange,
     tiles: CompactRange,
     differs: Option<Difference>,
     malformed: Option<(u64, EntryError)>,
+    /// Heads to come, by size.
+    ahead: VecDeque<Milestone>,
+    /// Heads that a part came past, and its own tree there. The whole compares at once.
+    passed: Vec<(Milestone, CompactRange)>,
+    contradicts: Option<Milestone>,
+    tile_roots: Vec<Hash>,
+    row: Vec<Hash>,
 }
 
 /// Where an entry and its tile first disagree.
@@ -62,13 +115,51 @@ impl Rebuild {
     /// Starts from the tree of a head that was verified before.
     #[must_use]
     pub fn from(verified: CompactRange) -> Self {
-        Self { entries: verified.clone(), tiles: verified, differs: None, malformed: None }
+        Self {
+            start: 0,
+            entries: verified.clone(),
+            tiles: verified,
+            differs: None,
+            malformed: None,
+            ahead: VecDeque::new(),
+            passed: Vec::new(),
+            contradicts: None,
+            tile_roots: Vec::new(),
+            row: Vec::with_capacity(256),
+        }
     }
 
-    /// Leaves so far.
+    /// A part of the tree: leaves from `start` on, which must be a multiple of a power of two
+    /// that the part will not have more leaves than.
+    #[must_use]
+    pub fn part(start: u64) -> Self {
+        Self { start, ..Self::from(CompactRange::new()) }
+    }
+
+    /// Compares with these heads on the way. They must come by size, none twice; those that are
+    /// not above the leaves so far are not looked at.
+    #[must_use]
+    pub fn passing(mut self, heads: impl IntoIterator<Item = Milestone>) -> Self {
+        let size = self.size();
+        self.ahead = heads.into_iter().filter(|head| head.size > size).collect();
+        self
+    }
+
+    /// Leaves so far, with those before a part.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.entries.size()
+        self.start + self.entries.size()
+    }
+
+    /// Whether all entries and tiles so far agree, are well formed and fit the heads passed.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.differs.is_none() && self.malformed.is_none() && self.contradicts.is_none()
+    }
+
+    /// Roots over the entries of every full tile that was added whole and not taken yet.
+    pub(crate) fn take_tile_roots(&mut self) -> Vec<Hash> {
+        std::mem::take(&mut self.tile_roots)
     }
 
     /// Adds the new leaves of `chunk`, which must be the one after the last.
@@ -77,33 +168,103 @@ impl Rebuild {
     /// [`Finding::BadTile`] or [`Finding::BadBundle`] for bytes that cannot be cut into leaves.
     /// All else waits for [`Self::finish`], because the cause shows only at the root.
     pub fn add(&mut self, chunk: &Chunk) -> Result<(), Finding> {
-        let (tile, bundle) = (&chunk.tile, &chunk.bundle);
-        let hashes = tile::hashes(&tile.bytes, tile.width).ok_or_else(|| Finding::BadTile {
-            path: tile.path.clone(),
-            width: tile.width,
-            bytes: tile.bytes.len(),
-        })?;
+        let Span { skip, width, .. } = chunk.span;
+        let new = usize::from(skip)..usize::from(width);
+        let hashes = chunk.tile.hashes()?.get(new.clone()).unwrap_or_default();
+        let bundle = &chunk.bundle;
         let entries = split_bundle(&bundle.bytes, bundle.width)
             .map_err(|cause| Finding::BadBundle { path: bundle.path.clone(), cause })?;
-        let Span { skip, width, .. } = chunk.span;
-        let leaves = hashes.into_iter().zip(entries).take(width.into()).skip(skip.into());
-        for (hash, entry) in leaves {
-            self.append(hash, entry);
+        let entries = entries.get(new).unwrap_or_default();
+
+        let first = self.size();
+        self.row.clear();
+        for (index, entry) in (first..).zip(entries) {
+            self.row.push(leaf_hash(entry));
+            if let Err(cause) = Entry::parse(entry) {
+                self.malformed.get_or_insert((index, cause));
+            }
+        }
+        let same = self.row == hashes;
+        if !same && self.differs.is_none() {
+            let mut pairs = (first..).zip(hashes.iter().zip(&self.row));
+            let first = pairs.find(|(_, (tile, entry))| tile != entry);
+            self.differs = first.map(|(index, (tile, entry))| Difference {
+                index,
+                tile: *tile,
+                entry: *entry,
+            });
+        }
+        let whole = skip == 0 && u64::from(width) == WIDTH;
+        let passes = self.ahead.front().is_some_and(|head| head.size < first + WIDTH);
+        if whole && !passes {
+            self.append_tile(same, hashes)
+        } else {
+            self.append_leaves(hashes)
         }
         Ok(())
     }
 
-    fn append(&mut self, tile: Hash, entry: &[u8]) {
-        let index = self.size();
-        let hash = leaf_hash(entry);
-        if hash != tile {
-            self.differs.get_or_insert(Difference { index, tile, entry: hash });
+    /// A whole tile without a head inside it needs no peaks on the way.
+    fn append_tile(&mut self, same: bool, hashes: &[Hash]) {
+        let entries = full_root(&mut self.row);
+        let tiles = if same { entries } else { full_root(&mut hashes.to_vec()) };
+        self.entries.append_subtree(TILE_LEVEL, entries);
+        self.tiles.append_subtree(TILE_LEVEL, tiles);
+        self.tile_roots.push(entries);
+        self.pass();
+    }
+
+    fn append_leaves(&mut self, hashes: &[Hash]) {
+        let row = std::mem::take(&mut self.row);
+        for (entry, tile) in row.iter().zip(hashes) {
+            self.entries.append(*entry);
+            self.tiles.append(*tile);
+            self.pass();
         }
-        if let Err(cause) = Entry::parse(entry) {
-            self.malformed.get_or_insert((index, cause));
+        if row.len() as u64 == WIDTH {
+            self.tile_roots.push(full_root(&mut row.clone()));
         }
-        self.entries.append(hash);
-        self.tiles.append(tile);
+        self.row = row;
+    }
+
+    /// Compares with the head of this size, if there is one.
+    fn pass(&mut self) {
+        let size = self.size();
+        while let Some(head) = self.ahead.front().copied().filter(|head| head.size <= size) {
+            self.ahead.pop_front();
+            if self.start > 0 {
+                self.passed.push((head, self.entries.clone()));
+            } else if self.entries.root() != head.root {
+                self.contradicts.get_or_insert(head);
+            }
+        }
+    }
+
+    /// Adds whole units of the tree of which only the roots are known, to both trees. The size
+    /// must be a multiple of a unit. Heads within them are not compared with.
+    pub(crate) fn append_units(&mut self, roots: &[Hash]) {
+        for root in roots {
+            self.entries.append_subtree(UNIT_LEVEL, *root);
+            self.tiles.append_subtree(UNIT_LEVEL, *root);
+        }
+        let size = self.size();
+        self.ahead.retain(|head| head.size > size);
+    }
+
+    /// Adds a part, which must begin where this one ends.
+    pub fn join(&mut self, part: Self) {
+        for (head, tree) in part.passed {
+            let mut whole = self.entries.clone();
+            whole.append_range(&tree);
+            if whole.root() != head.root {
+                self.contradicts.get_or_insert(head);
+            }
+        }
+        self.entries.append_range(&part.entries);
+        self.tiles.append_range(&part.tiles);
+        self.differs = self.differs.or(part.differs);
+        self.malformed = self.malformed.or(part.malformed);
+        self.contradicts = self.contradicts.or(part.contradicts);
     }
 
     /// The tree of `head`, if what was added leads there.
@@ -113,9 +274,7 @@ impl Rebuild {
     pub fn finish(self, head: &Checkpoint) -> Result<CompactRange, Finding> {
         let (entries, tiles) = (self.entries.root(), self.tiles.root());
         match self.differs {
-            None if entries == head.root => self
-                .malformed
-                .map_or(Ok(self.entries), |(index, cause)| Err(Finding::BadEntry { index, cause })),
+            None if entries == head.root => self.with_its_past(head),
             None => {
                 Err(Finding::RootMismatch { size: head.size, signed: head.root, rebuilt: entries })
             }
@@ -127,6 +286,18 @@ impl Rebuild {
             }
         }
     }
+
+    /// The entries are those of the tree; it must hold what older heads promised, and entries.
+    fn with_its_past(self, head: &Checkpoint) -> Result<CompactRange, Finding> {
+        if let Some(Milestone { size, .. }) = self.contradicts {
+            let cause = ProofError::OldRoot;
+            return Err(Finding::Inconsistent { from: size, to: head.size, cause });
+        }
+        match self.malformed {
+            Some((index, cause)) => Err(Finding::BadEntry { index, cause }),
+            None => Ok(self.entries),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,8 +305,10 @@ mod tests {
     use super::*;
     use crate::entry::BundleError;
     use crate::testlog::{bundle, enc, oracle_root, unhex, vector};
+    use crate::tile;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
 
     fn entries(count: u8) -> Vec<Vec<u8>> {
         (0..count).map(|n| enc("nexo/1/leaf", &[&[2], &[n; 32]])).collect()
@@ -287,5 +460,112 @@ mod tests {
         let honest = hashes(&all);
         let found = rebuild(&chunk(&all[..4], &honest[..4], 0), &head(&honest));
         assert!(matches!(found, Err(Finding::RootMismatch { size: 5, .. })));
+    }
+
+    /// Every head of `hashes` at these sizes.
+    fn milestones(hashes: &[Hash], sizes: &[usize]) -> Vec<Milestone> {
+        let head =
+            |size: &usize| Milestone { size: *size as u64, root: oracle_root(&hashes[..*size]) };
+        sizes.iter().map(head).collect()
+    }
+
+    fn many(count: u16) -> Vec<Vec<u8>> {
+        (0..count).map(|n| enc("nexo/1/leaf", &[&[2], &[n.to_be_bytes(); 16].concat()])).collect()
+    }
+
+    fn chunks(entries: &[Vec<u8>]) -> Vec<Chunk> {
+        let hashes = hashes(entries);
+        let tiles = entries.chunks(256).zip(hashes.chunks(256));
+        tiles.map(|(entries, hashes)| chunk(entries, hashes, 0)).collect()
+    }
+
+    #[test]
+    fn older_heads_are_met_wherever_they_lie() {
+        let all = many(600);
+        let hashes = hashes(&all);
+        let sizes = [1, 2, 100, 255, 256, 257, 511, 512, 599, 600];
+        for start in [0usize, 256] {
+            let mut older = CompactRange::new();
+            hashes[..start].iter().for_each(|hash| older.append(*hash));
+            let good = milestones(&hashes, &sizes);
+            for lie in std::iter::once(None).chain((0..sizes.len()).map(Some)) {
+                let mut heads = good.clone();
+                if let Some(at) = lie {
+                    heads[at].root = [9; 32];
+                }
+                let mut rebuild = Rebuild::from(older.clone()).passing(heads);
+                for chunk in &chunks(&all)[start / 256..] {
+                    rebuild.add(chunk).unwrap();
+                }
+                let lie = lie.map(|at| sizes[at] as u64).filter(|size| *size > start as u64);
+                assert_eq!(rebuild.is_clean(), lie.is_none(), "{start} {lie:?}");
+                let contradiction = lie.map(|from| Finding::Inconsistent {
+                    from,
+                    to: 600,
+                    cause: ProofError::OldRoot,
+                });
+                assert_eq!(rebuild.finish(&head(&hashes)).err(), contradiction);
+            }
+        }
+    }
+
+    /// In order, but each by itself: the second of them starts at `cut` tiles.
+    fn in_parts(chunks: &[Chunk], cut: usize, heads: &[Milestone]) -> Rebuild {
+        let mut whole = Rebuild::from(CompactRange::new());
+        let (mut start, mut rest) = (0, chunks);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(cut.min(rest.len()));
+            let mut part = Rebuild::part(start).passing(heads.iter().copied());
+            now.iter().for_each(|chunk| part.add(chunk).unwrap());
+            assert_eq!(
+                part.take_tile_roots().len(),
+                now.iter().filter(|c| !c.span.is_partial()).count()
+            );
+            start = part.size();
+            whole.join(part);
+            rest = later;
+        }
+        whole
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// However it is cut and whatever is altered, parts come to the verdict of one run.
+        #[test]
+        fn parts_are_the_whole(
+            size in 1u16..1300,
+            cut in 0u32..3,
+            at: prop::sample::Index,
+            altered in 0u8..5,
+            head_at: prop::sample::Index,
+        ) {
+            let all = many(size);
+            let hashes = hashes(&all);
+            let signed = head(&hashes);
+            let mut chunks = chunks(&all);
+            let (tile, count) = (at.index(chunks.len()), chunks.len());
+            match altered {
+                1 => *chunks[tile].bundle.bytes.last_mut().unwrap() ^= 1,
+                2 => chunks[tile].tile.bytes[0] ^= 1,
+                3 => chunks[tile].bundle.bytes[10] ^= 1,
+                _ => {}
+            }
+            let mut heads = milestones(&hashes, &[1 + head_at.index(usize::from(size))]);
+            if altered == 4 {
+                heads[0].root = [9; 32];
+            }
+            for (start, chunk) in (0..).zip(&mut chunks) {
+                chunk.span.tile = start;
+            }
+            let mut one = Rebuild::from(CompactRange::new()).passing(heads.clone());
+            chunks.iter().for_each(|chunk| one.add(chunk).unwrap());
+            let parts = in_parts(&chunks, 1 << cut, &heads);
+            prop_assert_eq!(parts.size(), u64::from(size));
+            prop_assert_eq!(parts.is_clean(), altered == 0, "{} of {}", tile, count);
+            let verdict = one.finish(&signed);
+            prop_assert_eq!(verdict.is_ok(), altered == 0);
+            prop_assert_eq!(parts.finish(&signed), verdict);
+        }
     }
 }

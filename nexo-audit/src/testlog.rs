@@ -6,12 +6,14 @@
 use crate::fetch::{FetchError, Source};
 use crate::key::{LogKey, TimeKey};
 use crate::merkle::{Hash, empty_root, leaf_hash, node_hash};
+use crate::tile::level_path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -209,6 +211,45 @@ impl Signers {
     }
 }
 
+/// The secret key of a witness.
+pub(crate) struct Witness {
+    name: String,
+    key: SigningKey,
+}
+
+impl Witness {
+    /// The `n`-th witness, `w<n>.example`.
+    pub(crate) fn new(n: u8) -> Self {
+        let key = SigningKey::from_bytes(&[100 ^ n; 32]);
+        Self { name: format!("w{n}.example"), key }
+    }
+
+    pub(crate) fn vkey(&self) -> String {
+        vkey(&self.name, 4, &self.key)
+    }
+
+    /// The vkey of the same key under another name.
+    pub(crate) fn renamed(&self) -> String {
+        vkey("other.example", 4, &self.key)
+    }
+
+    /// The line by which it cosigns a text.
+    pub(crate) fn line(&self, time: u64, text: &str) -> String {
+        let message = format!("cosignature/v1\ntime {time}\n{text}");
+        let signature = self.key.sign(message.as_bytes()).to_bytes();
+        let blob = [&time.to_be_bytes()[..], &signature].concat();
+        signature_line(&self.name, key_id(&self.name, 4, &self.key), &blob)
+    }
+}
+
+/// A vkey of kind 0x06, of nobody.
+pub(crate) fn post_quantum() -> String {
+    let public = [7; 1312];
+    let hash = Sha256::digest([b"pq.example\n\x06".as_slice(), &public].concat());
+    let id: String = hash[..4].iter().map(|b| format!("{b:02x}")).collect();
+    format!("pq.example+{id}+{}", STANDARD.encode([&[6], &public[..]].concat()))
+}
+
 fn key_id(name: &str, kind: u8, key: &SigningKey) -> [u8; 4] {
     let public = key.verifying_key().to_bytes();
     let hash = Sha256::digest([name.as_bytes(), b"\n", &[kind], &public].concat());
@@ -267,6 +308,17 @@ impl TestLog {
             shelf.put(&format!("tile/0/{tile:03}{width}"), hashes.concat());
             shelf.put(&format!("tile/entries/{tile:03}{width}"), bundle(entries));
         }
+        let mut row = hashes.clone();
+        for level in 1.. {
+            row = row.as_chunks::<256>().0.iter().map(|tile| oracle_root(tile)).collect();
+            if row.is_empty() {
+                break;
+            }
+            for (tile, hashes) in (0..).zip(row.chunks(256)) {
+                let width = u16::try_from(hashes.len()).unwrap();
+                shelf.put(&level_path(level, tile, width), hashes.concat());
+            }
+        }
         for older in from {
             let proof = oracle_consistency(usize::try_from(*older).unwrap(), &hashes);
             let proof: Vec<String> = proof.iter().map(|hash| STANDARD.encode(hash)).collect();
@@ -277,6 +329,21 @@ impl TestLog {
         }
         shelf
     }
+}
+
+/// An offline proof without its entry.
+pub(crate) fn offline_proof(index: u64, path: &[Hash], note: &str) -> String {
+    let path: String = path.iter().map(|hash| STANDARD.encode(hash) + "\n").collect();
+    format!("c2sp.org/tlog-proof@v1\nindex {index}\n{path}\n{note}")
+}
+
+/// Runs the program; its exit code, stdout and stderr.
+pub(crate) fn program(args: &[&str]) -> (u8, String, String) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let args = std::iter::once(&"nexo-audit").chain(args).map(OsString::from);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = crate::run(args, &mut out, &mut err);
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
 // Places
@@ -307,6 +374,17 @@ impl Shelf {
         let mut bytes = self.take(path);
         change(&mut bytes);
         self.put(path, bytes);
+    }
+
+    /// The same files in a directory; proofs are no files.
+    pub(crate) fn write(&self, folder: &Path) {
+        for (path, bytes) in &*self.files.lock().unwrap() {
+            if !path.contains('?') {
+                let path = folder.join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
     }
 
     /// The same files over HTTP.
@@ -345,6 +423,16 @@ impl Answer {
         let head =
             format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         Self([head.as_bytes(), body].concat())
+    }
+
+    /// Bytes of any kind, with headers.
+    pub(crate) fn binary(body: &[u8], headers: &[(&str, &str)]) -> Self {
+        let start = headers
+            .iter()
+            .fold(Self::new(200, b""), |answer, (name, value)| answer.header(name, value));
+        let head = String::from_utf8(start.0).unwrap();
+        let length = format!("Content-Length: {}", body.len());
+        Self([head.replacen("Content-Length: 0", &length, 1).as_bytes(), body].concat())
     }
 
     pub(crate) fn header(self, name: &str, value: &str) -> Self {

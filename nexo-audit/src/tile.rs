@@ -59,12 +59,22 @@ impl Span {
     }
 
     fn path(&self, prefix: &str) -> String {
-        let number = grouped(self.tile);
-        if self.is_partial() {
-            format!("{prefix}/{number}.p/{}", self.width)
-        } else {
-            format!("{prefix}/{number}")
-        }
+        path(prefix, self.tile, self.width)
+    }
+}
+
+/// Path of the tile with this index at any level, when `width` of its hashes are asked for.
+#[must_use]
+pub fn level_path(level: u8, tile: u64, width: u16) -> String {
+    path(&format!("tile/{level}"), tile, width)
+}
+
+fn path(prefix: &str, tile: u64, width: u16) -> String {
+    let number = grouped(tile);
+    if u64::from(width) < WIDTH {
+        format!("{prefix}/{number}.p/{width}")
+    } else {
+        format!("{prefix}/{number}")
     }
 }
 
@@ -138,6 +148,8 @@ mod tests {
         assert_eq!(span.tile_path(), "tile/0/273.p/112");
         assert_eq!(span.bundle_path(), "tile/entries/273.p/112");
         assert_eq!(span.full().bundle_path(), "tile/entries/273");
+        assert_eq!(level_path(1, 1, 17), "tile/1/001.p/17");
+        assert_eq!(level_path(2, 1_234_067, 256), "tile/2/x001/x234/067");
     }
 
     #[test]

@@ -257,12 +257,16 @@ fn refused(code: ErrorCode, status: u16) -> Exit {
         | ErrorCode::ChallengeInvalid
         | ErrorCode::RefreshInvalid
         | ErrorCode::Forbidden
+        | ErrorCode::ChainEnded
         | ErrorCode::RegistrationClosed => Exit::NotAllowed,
-        ErrorCode::HandleTaken | ErrorCode::DeviceTaken => Exit::CannotCreate,
-        ErrorCode::StateRollback => Exit::StateRollback,
-        ErrorCode::DeviceListStale | ErrorCode::RateLimited | ErrorCode::Unavailable => {
-            Exit::Temporary
+        ErrorCode::HandleTaken | ErrorCode::DeviceTaken | ErrorCode::DeviceLimit => {
+            Exit::CannotCreate
         }
+        ErrorCode::StateRollback => Exit::StateRollback,
+        ErrorCode::ChainMoved
+        | ErrorCode::DeviceListStale
+        | ErrorCode::RateLimited
+        | ErrorCode::Unavailable => Exit::Temporary,
         ErrorCode::TooLarge => Exit::BadData,
         ErrorCode::Internal => Exit::Unreachable,
         ErrorCode::BadRequest

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::ids::{AccountId, ConvId, DeviceId, Origin};
+use nexo_schema::ids::{ConvId, DeviceId, Origin};
 use rocket::tokio::time::timeout;
 
 use crate::LogReceipt;
@@ -134,12 +134,15 @@ impl App {
         self.log.head()
     }
 
-    /// Participants only.
+    /// Participants only, and of their devices those that are not limited to other conversations.
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`] for anyone else, and where there is no such conversation.
-    pub async fn participant(&self, conv: ConvId, account: AccountId) -> Result<(), ApiError> {
-        if self.store.read(move |conn| is_participant(conn, &conv, &account)).await? {
+    pub async fn participant(&self, conv: ConvId, device: &Device) -> Result<(), ApiError> {
+        let account = device.account;
+        if device.reaches(&conv)
+            && self.store.read(move |conn| is_participant(conn, &conv, &account)).await?
+        {
             return Ok(());
         }
         Err(ApiError::new(ErrorCode::Forbidden, "not a participant of the conversation"))
@@ -168,6 +171,7 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
             Refusal::ChallengeGone => ErrorCode::ChallengeInvalid,
+            Refusal::ChainMoved => ErrorCode::ChainMoved,
             Refusal::HandleTaken => ErrorCode::HandleTaken,
             Refusal::DeviceTaken => ErrorCode::DeviceTaken,
             Refusal::InviteSpent => ErrorCode::RegistrationClosed,

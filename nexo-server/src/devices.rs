@@ -133,6 +133,7 @@ mod tests {
             not_after: 0,
             revoked: false,
             account_index: 1,
+            conversations: Vec::new(),
         }
     }
 

@@ -14,6 +14,7 @@ use rocket::response::{self, Responder, Response};
 use rocket::{Catcher, catch, catchers};
 use std::io::Cursor;
 
+use crate::auth::chain::Violation;
 use crate::auth::dpop::{Binding, DpopError};
 use crate::auth::token::{MintError, TokenError};
 use crate::http::limits::RateLimited;
@@ -122,6 +123,28 @@ fn challenges(code: ErrorCode) -> [&'static str; 2] {
 impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         Self::new(ErrorCode::Unauthorized, error.to_string())
+    }
+}
+
+impl From<Violation> for ApiError {
+    fn from(broken: Violation) -> Self {
+        let code = match broken {
+            Violation::TooLong | Violation::Conversations => ErrorCode::TooLarge,
+            Violation::Unreadable(_)
+            | Violation::Origin
+            | Violation::Kind(_)
+            | Violation::Account
+            | Violation::Signature
+            | Violation::Acceptance
+            | Violation::Key
+            | Violation::NoDevice => ErrorCode::BadRequest,
+            Violation::Signer | Violation::NotAdmin | Violation::Stateless => ErrorCode::Forbidden,
+            Violation::Moved { .. } => ErrorCode::ChainMoved,
+            Violation::Closed | Violation::Full => ErrorCode::ChainEnded,
+            Violation::Crowd => ErrorCode::DeviceLimit,
+            Violation::Returned => ErrorCode::DeviceTaken,
+        };
+        Self::new(code, broken.to_string())
     }
 }
 

@@ -7,8 +7,8 @@ nexo_schema::exits! {
     Done = 0, "done; for log verify: nothing is wrong";
     /// Wrong arguments.
     Usage = 64, "usage";
-    /// There is no log yet.
-    NoKey = 66, "no log key";
+    /// There is no log yet, or not the token that was named.
+    NoKey = 66, "no log key, or no such auditor token";
     /// The web server.
     Web = 69, "web server";
     /// No random bytes, no thread.

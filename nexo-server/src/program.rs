@@ -17,6 +17,7 @@ use crate::log::{KeyError, LOG_KEY_FILE, LogKeys};
 use crate::serve::{self, ServeError};
 use crate::store::{Store, StoreError, put_invite};
 use crate::telemetry;
+use crate::tools::auditor_token;
 use crate::tools::run::{self as tools, ToolError};
 
 /// What every invite starts with, so that it is known for what it is.
@@ -40,6 +41,9 @@ enum Failure {
     /// The system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    /// An auditor token.
+    #[error(transparent)]
+    AuditorToken(#[from] auditor_token::Failed),
     /// A tool.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -55,7 +59,9 @@ impl Failure {
             Self::Serve(ServeError::Rocket(_)) => Exit::Web,
             Self::NoLog(_) => Exit::NoKey,
             Self::Serve(_) | Self::Store(_) => Exit::Io,
-            Self::Random(_) => Exit::Os,
+            Self::Random(_) | Self::AuditorToken(auditor_token::Failed::Random(_)) => Exit::Os,
+            Self::AuditorToken(auditor_token::Failed::Unknown) => Exit::NoKey,
+            Self::AuditorToken(auditor_token::Failed::Store(_)) => Exit::Io,
             Self::Tool(error) => error.exit(),
         }
     }
@@ -81,6 +87,7 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, env: Env<'_>) -> u8 {
         Command::Invite(order) => {
             rocket::execute(invite(order, &Clock::System)).map(|line| print(&line))
         }
+        Command::AuditorToken(order) => auditor_token(order),
         Command::Tool(tool) => tools::run(&tool).map_err(Failure::from),
     };
     let exit = done.unwrap_or_else(|failure| {
@@ -112,6 +119,17 @@ async fn invite(order: InviteOrder, clock: &Clock) -> Result<String, Failure> {
     let store = Store::open(&order.database)?;
     store.write(move |conn| put_invite(conn, &hash, u64::from(order.uses), exp)).await?;
     Ok(text)
+}
+
+fn auditor_token(order: auditor_token::Order) -> Result<Exit, Failure> {
+    let done = rocket::execute(auditor_token::run(order, &Clock::System))?;
+    if let Some(data) = &done.data {
+        print(data);
+    }
+    if let Some(words) = &done.words {
+        say(words);
+    }
+    Ok(Exit::Done)
 }
 
 fn print(line: &str) -> Exit {

@@ -65,6 +65,12 @@ codes! {
     HandleTaken = "handle_taken", 409, "The handle is taken";
     /// The device id belongs to another key.
     DeviceTaken = "device_taken", 409, "The device id is taken";
+    /// The event does not follow the newest one of its chain: read the chain and make it again.
+    ChainMoved = "chain_moved", 409, "The chain has moved";
+    /// The account was closed, or its chain is full.
+    ChainEnded = "chain_ended", 409, "The chain takes no more events";
+    /// The account has as many devices as it may.
+    DeviceLimit = "device_limit", 409, "Too many devices";
     /// The `msg_id` was used with other content.
     IdempotencyConflict = "idempotency_conflict", 409, "The msg_id was used with other content";
     /// A send counter was used before with another envelope: the sender's state went back.

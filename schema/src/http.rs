@@ -368,6 +368,105 @@ pub struct LoggedEvent {
     pub inclusion: Vec<String>,
 }
 
+/// Answer of `POST /account/events`, which takes a [`SignedEvent`], and of a link's acceptance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventPlaced {
+    /// The account.
+    pub account_id: AccountId,
+    /// Position in its chain, from 0.
+    pub seq: u64,
+    /// Position in the log, from 1.
+    pub sth_index: u64,
+    /// Whether the relay had it before.
+    pub duplicate: bool,
+    /// Where it stands, provably.
+    pub receipt: Receipt,
+}
+
+/// Answer of `GET /accounts/{handle}/chain`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChainPage {
+    /// The handle.
+    pub handle: Handle,
+    /// The account.
+    pub account_id: AccountId,
+    /// Its events from `from` on, in the order of the chain.
+    pub events: Vec<LoggedEvent>,
+    /// Goes into `from` of the next call.
+    pub next: u64,
+    /// Whether more is there now.
+    pub more: bool,
+    /// The signed checkpoint the paths lead to.
+    pub head: String,
+    /// With `tree_size=N`: the consistency proof from that size to `head`, base64.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub consistency: Option<Vec<String>>,
+}
+
+/// `POST /links`: a new device asks to be added to an account, whose it does not say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkRequest {
+    /// Its Ed25519 key.
+    pub ed25519_pub: String,
+    /// The commitment to its display name, 32 bytes.
+    pub name: String,
+    /// For the device that approves; the relay does not look into it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub opening: Option<String>,
+    /// The new device's signature; see [`crate::link::request`].
+    pub sig: String,
+}
+
+/// A link request, as both sides see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Link {
+    /// The first 16 bytes of the code, hex.
+    pub link_id: String,
+    /// The new device's Ed25519 key.
+    pub ed25519_pub: String,
+    /// The commitment to its display name.
+    pub name: String,
+    /// As it came.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub opening: Option<String>,
+    /// The new device's signature over the request.
+    pub sig: String,
+    /// Unix seconds.
+    pub exp: u64,
+    /// What an account's device answered; the new device accepts it or does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub offer: Option<LinkOffer>,
+}
+
+/// An event that would add the new device, without its acceptance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkOffer {
+    /// The account it would be added to.
+    pub account_id: AccountId,
+    /// That account's handle.
+    pub handle: Handle,
+    /// The event.
+    pub event: String,
+    /// The admin device's signature.
+    pub sig: String,
+}
+
+/// `POST /links/{link_id}/offer`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkAnswer {
+    /// An event of type 2 with the new device's key.
+    pub event: String,
+    /// The asking device's signature.
+    pub sig: String,
+}
+
+/// `POST /links/{link_id}/accept`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkAcceptance {
+    /// The new device's acceptance of the event on offer.
+    pub accept_sig: String,
+}
+
 /// One device's keys.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeviceBundle {
@@ -422,4 +521,41 @@ pub struct ConsistencyView {
     pub to: u64,
     /// RFC 6962 2.1.2 proof, base64.
     pub hashes: Vec<String>,
+}
+
+/// Answer of `GET /log/events?from=&limit=`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventPage {
+    /// Every key event from `from` up to `next`, in the order of the log.
+    pub events: Vec<KeyEventView>,
+    /// Goes into `from` of the next call.
+    pub next: u64,
+    /// Entries under the newest head; there are no more events where `next` reaches it.
+    pub size: u64,
+}
+
+/// What a key entry was made of: one of the two.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyEventView {
+    /// RFC 6962 leaf index of its entry, from 0: `sth_index` - 1.
+    pub index: u64,
+    /// An event of a native account's chain.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub native: Option<SignedEvent>,
+    /// The record of a plain account.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plain: Option<PlainKey>,
+}
+
+/// The fields of a plain account's key record (PROTOCOL.md 6).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlainKey {
+    /// The handle.
+    pub handle: Handle,
+    /// The account.
+    pub account_id: AccountId,
+    /// Its one device.
+    pub device_id: DeviceId,
+    /// The device's Ed25519 key.
+    pub ed25519_pub: String,
 }

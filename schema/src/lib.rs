@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod bytes;
+pub mod change;
 pub mod checkpoint;
 pub mod entry;
 pub mod envelope;
@@ -16,5 +17,6 @@ mod exit;
 pub mod http;
 pub mod ids;
 pub mod limits;
+pub mod link;
 pub mod sigchain;
 pub mod ws;

@@ -35,6 +35,30 @@ pub const MAX_CHALLENGES: usize = 32;
 /// request is kept until its challenge is answered or expires.
 pub const MAX_REGISTER: usize = 8 * 1024;
 
+/// Largest account event, bytes: a device that is limited to 64 conversations is 2.3 KiB.
+pub const MAX_EVENT: usize = 4 * 1024;
+/// Longest reason in a revocation, bytes.
+pub const MAX_REASON: usize = 64;
+/// Devices an account may have at a time, expired ones counted (e2ee 2.2).
+pub const MAX_DEVICES: usize = 16;
+/// Conversations one device may be limited to.
+pub const MAX_DEVICE_CONVERSATIONS: usize = 64;
+/// Events in one account's chain; every client replays all of them.
+pub const MAX_CHAIN: u64 = 1024;
+/// Places at a chain's end that only a revocation, a recovery or a close may take, so that whoever
+/// fills a chain cannot keep the owner from ending it.
+pub const CHAIN_RESERVE: u64 = 24;
+
+/// Seconds a link request lives.
+pub const LINK_TTL: u64 = 600;
+/// Link requests alive on a relay.
+pub const MAX_LINKS: u64 = 16_384;
+/// Longest opening in a link request, bytes: a salt and a name, sealed by whoever likes.
+pub const MAX_OPENING: usize = 256;
+
+/// One-time prekeys left at which a device should publish more (e2ee 2.2).
+pub const PREKEYS_LOW: usize = 20;
+
 /// One-time prekeys the relay keeps for a device (e2ee 2.2).
 pub const MAX_ONE_TIME_PREKEYS: usize = 200;
 /// Prekeys in one publication.

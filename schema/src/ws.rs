@@ -134,6 +134,11 @@ pub enum Notice {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         receipt: Option<Receipt>,
     },
+    /// Few of the device's one-time prekeys are left; on sockets without a conversation.
+    PrekeysLow {
+        /// How many.
+        left: u64,
+    },
     /// A submitted envelope was refused; nothing of it was stored, but that with
     /// `unavailable` it may not be known: the same msg_id may be sent again.
     Nack {

@@ -10,9 +10,11 @@
 //! wire     HTTP requests and sockets, byte for byte
 //! plain    a client as the seed describes one
 //! native   a client with a sigchain and encryption, which can also misbehave
+//! chain    events of a sigchain, signed by whom a test wants
 //! proof    DPoP proofs and access tokens, made by hand so that they can be made wrong
 //! note     checkpoints and audit paths, checked without code of the server
 //! reader   the public log over HTTP, verified with the auditor's library
+//! liar     a log that lies
 //! shell    nexo-cli and nexo-audit, run as a script runs them
 //! tamper   data directories, copied and altered
 //! workspace  manifests and sources, for the tests of the architecture
@@ -21,7 +23,9 @@
 //! Nothing here sleeps, but for clients that were told to come back: what is waited for is read,
 //! and what does not come in time fails.
 
+pub(crate) mod chain;
 pub(crate) mod engine;
+pub(crate) mod liar;
 pub(crate) mod load;
 pub(crate) mod native;
 pub(crate) mod note;

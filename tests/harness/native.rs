@@ -45,6 +45,8 @@ pub(crate) struct Native {
     pub(crate) prekey: FallbackPrekey,
     /// The genesis event, as registered.
     pub(crate) genesis: SignedGenesis,
+    /// Recovers the account, as the genesis has it.
+    pub(crate) recovery: SigningKey,
     dseq: AtomicU64,
 }
 
@@ -81,7 +83,8 @@ impl Native {
         let seed = random::<32>();
         let secret = DeviceSecret::from_seed(&seed);
         let origin = server.origin().to_owned();
-        let genesis = genesis(&secret, &origin, handle, kind);
+        let recovery = random::<32>();
+        let genesis = genesis_with(&secret, &origin, handle, kind, &recovery);
         let fallback = FallbackSecret::from_seeds(1, random(), random());
         let window = Validity::longest(now() - 60).unwrap();
         let prekey = SignedFallback::sign(&secret, &origin, &fallback, window)
@@ -98,8 +101,37 @@ impl Native {
             fallback,
             prekey,
             genesis,
+            recovery: SigningKey::from_bytes(&recovery),
             dseq: AtomicU64::new(1),
         }
+    }
+
+    /// Another device for this one's account, of which nobody knows yet.
+    pub(crate) fn sibling(&self, server: &Server) -> Self {
+        let new = Self::unregistered(server, &self.handle, Kind::default());
+        let recovery = self.recovery.clone();
+        Self { account: self.account, genesis: self.genesis.clone(), recovery, ..new }
+    }
+
+    /// Logs in with handle and key, as any device of an account may; not judged.
+    pub(crate) async fn try_login(&self) -> Reply {
+        let asked = json!({"handle": self.handle, "ed25519_pub": plain::public(&self.key)});
+        let challenge = self.wire.post("/auth/register", &asked).await;
+        if challenge.status != 200 {
+            return challenge;
+        }
+        plain::answer(&self.wire, &self.key, &challenge.ok()).await
+    }
+
+    /// Logs in and publishes its fallback prekey.
+    pub(crate) async fn logged_in(self) -> Self {
+        let tokens = self.try_login().await.ok();
+        assert_eq!(tokens["account_id"], self.account.to_string());
+        assert_eq!(tokens["device_id"], self.device);
+        let wire = self.wire.with_token(&text(&tokens["access"]));
+        let me = Self { wire, ..self };
+        me.post("/prekeys", &json!({"fallback": me.fallback_json(0)})).await.ok();
+        me
     }
 
     /// The register request.
@@ -174,13 +206,32 @@ impl Native {
 
     /// As [`Native::seal`], under a given id and counter.
     pub(crate) fn seal_as(&self, to: &Self, body: &str, message: MessageId, dseq: u64) -> Sealed {
-        let conversation = ConversationId::direct(&self.origin, self.account, to.account);
+        self.seal_for(to.account, &[to], body, message, dseq)
+    }
+
+    /// Seals a body to these devices, in the conversation with the account `peer`, under the next
+    /// send counter.
+    pub(crate) fn seal_to(&self, peer: AccountId, to: &[&Self], body: &str) -> Sealed {
+        let dseq = self.dseq.fetch_add(1, Ordering::Relaxed);
+        self.seal_for(peer, to, body, MessageId::from_bytes(random()), dseq)
+    }
+
+    fn seal_for(
+        &self,
+        peer: AccountId,
+        to: &[&Self],
+        body: &str,
+        message: MessageId,
+        dseq: u64,
+    ) -> Sealed {
+        let conversation = ConversationId::direct(&self.origin, self.account, peer);
         let outgoing =
             Outgoing { origin: &self.origin, conversation, message, body: body.as_bytes() };
         let sender = LocalParty { account: self.account, secret: &self.secret };
-        let recipient = Recipient { account: to.account, fallback: &to.prekey };
-        let draws = OneShotRandomness::draw(1, getrandom::fill).unwrap();
-        let sealed = seal_oneshot(&sender, &outgoing, &[recipient], draws).unwrap();
+        let recipients: Vec<Recipient<'_>> =
+            to.iter().map(|to| Recipient { account: to.account, fallback: &to.prekey }).collect();
+        let draws = OneShotRandomness::draw(to.len(), getrandom::fill).unwrap();
+        let sealed = seal_oneshot(&sender, &outgoing, &recipients, draws).unwrap();
         let packets: serde_json::Map<String, Value> = sealed
             .packets
             .iter()
@@ -230,6 +281,16 @@ pub(crate) fn genesis(
     handle: &str,
     kind: Kind,
 ) -> SignedGenesis {
+    genesis_with(secret, origin, handle, kind, &random())
+}
+
+fn genesis_with(
+    secret: &DeviceSecret,
+    origin: &str,
+    handle: &str,
+    kind: Kind,
+    recovery: &[u8; 32],
+) -> SignedGenesis {
     let handle = Handle::parse(handle).unwrap();
     let account = NewAccount {
         origin,
@@ -237,7 +298,7 @@ pub(crate) fn genesis(
         capabilities: kind.caps,
         not_after: kind.not_after,
         name_commitment: random(),
-        recovery: RecoveryPublic::of_seed(&random()),
+        recovery: RecoveryPublic::of_seed(recovery),
         time_ms: now() * 1000,
     };
     SignedGenesis::sign(secret, &account)

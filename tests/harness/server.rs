@@ -17,7 +17,7 @@ use super::postgres::Database;
 use super::{DEADLINE, Wire, server_binary};
 
 /// Variables of the environment that would change what the server does.
-const CLEARED: [&str; 18] = [
+const CLEARED: [&str; 19] = [
     "ACCESS_TTL_MIN",
     "DB_URL",
     "JWT_ISSUER",
@@ -30,6 +30,7 @@ const CLEARED: [&str; 18] = [
     "NEXO_LOG",
     "NEXO_METRICS",
     "NEXO_ORIGIN",
+    "NEXO_PUBLIC_DIRECTORY",
     "NEXO_PUBLIC_URL",
     "NEXO_RATE_LIMIT",
     "NEXO_REGISTRATION",

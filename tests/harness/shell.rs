@@ -247,6 +247,18 @@ impl Auditor {
         run(&mut command, b"")
     }
 
+    /// A place for files of the test.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// `nexo-audit` with these words and the state file, to which arguments are added.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = bare(&binaries().audit, self.temp.path());
+        command.args(words).arg("--state").arg(self.state());
+        command
+    }
+
     /// `nexo-audit` with these arguments alone.
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         run(bare(&binaries().audit, self.temp.path()).args(args), b"")

@@ -94,6 +94,20 @@ pub(crate) fn alter_edge<'a>(tables: impl Into<Tables<'a>>, tile: usize) {
     tables.into().alter("tiles", "hashes", "level = 1 AND idx = 0", |edge| edge[tile * 32] ^= 1);
 }
 
+/// Forgets the event of a chain at a leaf (from 0), and keeps its entry.
+pub(crate) fn forget_event(data: &Path, leaf: u64) {
+    let path = data.join("nexo.db");
+    let mut db = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    let delete = format!("DELETE FROM key_events WHERE sth_index = {}", leaf + 1);
+    assert_eq!(diesel::sql_query(delete).execute(&mut db).unwrap(), 1);
+    db.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+}
+
+/// Changes the event of a chain at a leaf (from 0), and keeps its entry.
+pub(crate) fn alter_event(data: &Path, leaf: u64, change: impl FnOnce(&mut Vec<u8>)) {
+    alter_file(data, "key_events", "event", &format!("sth_index = {}", leaf + 1), change);
+}
+
 /// Changes the newest batch of entries, which is not in a full bundle yet.
 pub(crate) fn alter_newest<'a>(tables: impl Into<Tables<'a>>, change: impl FnOnce(&mut Vec<u8>)) {
     tables.into().alter("tail", "entries", "start = (SELECT max(start) FROM tail)", change);

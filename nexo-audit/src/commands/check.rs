@@ -1,19 +1,14 @@
 //! `nexo-audit check`: audit the log once, remember the verified head, say so.
 
 use super::RunError;
-use crate::check::{Failure, Options, Report, Trust, Verified, check, offered_key};
+use super::evidence::{Scene, settle};
+use super::session::{Session, bar, within};
+use super::trust::{TrustFile, Witnesses};
+use crate::check::{Aids, Options, Trust, Verified, check_with};
 use crate::cli::CheckArgs;
-use crate::fetch::{Http, LogUrl, Source};
+use crate::fetch::{Http, Source};
 use crate::output::Printer;
-use crate::state::StateFile;
-use etcetera::BaseStrategy;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often a waiting run shows that it lives.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Audits the log over HTTP.
 pub(crate) async fn run(
@@ -22,104 +17,80 @@ pub(crate) async fn run(
     printer: &mut Printer<'_>,
 ) -> Result<(), RunError> {
     let source = Http::new(args.url.clone()).map_err(RunError::Client)?;
-    let report = audit(args, Arc::new(source), clock, printer).await?;
-    printer.verified(&report).map_err(RunError::Io)
+    let verified = audit(args, Arc::new(source), clock, printer).await?;
+    printer.verified(&verified.report).map_err(RunError::Io)
 }
 
 /// Audits the log at `source` and stores the memory, as the last step.
-async fn audit<S: Source>(
+pub(super) async fn audit<S: Source>(
     args: &CheckArgs,
     source: Arc<S>,
-    clock: fn() -> u64,
-    printer: &mut Printer<'_>,
-) -> Result<Report, RunError> {
-    let path = match &args.state {
-        Some(path) => path.clone(),
-        None => default_state(&args.url)?,
-    };
-    let state = StateFile::lock(&path)?;
-    let memory = state.load()?;
-    let pinned = match (&args.vkey, memory) {
-        (Some(given), Some(memory)) if *given != memory.log_key => {
-            let (given, remembered) = (Box::new(given.clone()), Box::new(memory.log_key));
-            return Err(RunError::OtherKey { path, given, remembered });
-        }
-        (_, Some(memory)) => Some(Trust::Memory(Box::new(memory))),
-        (Some(given), None) => Some(Trust::Key(Box::new(given.clone()))),
-        (None, None) if args.tofu => None,
-        (None, None) => return Err(RunError::NoKey),
-    };
-    let verified = ask(args, source, pinned, clock, printer).await?;
-    if let Some(old) = &verified.report.replaced_time_key {
-        let new = &verified.memory.time_key;
-        printer.say(&format!("note: the log replaced its time key {old} by {new}"));
-    }
-    state.save(&verified.memory)?;
-    Ok(verified.report)
-}
-
-/// Everything that waits for the log, within `--timeout`.
-async fn ask<S: Source>(
-    args: &CheckArgs,
-    source: Arc<S>,
-    pinned: Option<Trust>,
     clock: fn() -> u64,
     printer: &mut Printer<'_>,
 ) -> Result<Verified, RunError> {
-    let bar = progress_bar();
-    let work = async {
-        let trust = match pinned {
-            Some(trust) => trust,
-            None => first_use(&*source, printer).await?,
+    let file = TrustFile::load(&args.trust)?;
+    let vkey = TrustFile::pin(file.as_ref(), args.vkey.as_ref(), Some(&args.url))?;
+    let stem = args.url.file_stem();
+    let mut session = Session::open(args.state.as_deref(), &stem, vkey.as_ref(), args.tofu)?;
+    let mut trust = None;
+    let mut ask = Ask { args, file: file.as_ref(), session: &mut session, clock, printer };
+    let work = ask.verdict(Arc::clone(&source), &mut trust);
+    let outcome = within(args.timeout, work).await;
+    // Outside the deadline, which must not turn a finding into a timeout.
+    let folder = session.evidence(&args.evidence);
+    let scene = trust.as_ref().map(|trust| Scene::of(trust, file.as_ref(), clock(), &folder));
+    let verified = settle(&*source, outcome, scene, printer).await?;
+    let replaced = verified.report.replaced_time_key.as_ref();
+    session.store(&verified.memory, replaced, "check", printer)?;
+    Ok(verified)
+}
+
+/// Everything that waits for the log and its witnesses.
+struct Ask<'a, 'p> {
+    args: &'a CheckArgs,
+    file: Option<&'a TrustFile>,
+    session: &'a mut Session,
+    clock: fn() -> u64,
+    printer: &'a mut Printer<'p>,
+}
+
+impl Ask<'_, '_> {
+    /// `from` is what the audit started from, once that is known.
+    async fn verdict<S: Source>(
+        &mut self,
+        source: Arc<S>,
+        from: &mut Option<Trust>,
+    ) -> Result<Verified, RunError> {
+        let trust = from.insert(self.session.trust(&*source, self.printer).await?);
+        let witnesses = Witnesses::ask(self.file, trust.log_key(), self.printer).await?;
+        let mut file = self.session.progress("check", trust);
+        let aids = Aids {
+            newest: self.session.newest(trust)?,
+            heads: Some(self.session.heads()),
+            progress: Some(&mut file),
         };
         // Not before: a bar that moves would run through the warning of a first use.
-        bar.enable_steady_tick(TICK);
-        let options = Options { max_age: args.max_age, clock };
+        let bar = bar();
+        let max_age = TrustFile::max_age(self.file, self.args.max_age);
+        let options = Options { max_age, clock: self.clock };
         let mut progress = |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         };
-        Ok(check(source, trust, options, &mut progress).await?)
-    };
-    let outcome = match args.timeout {
-        None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or(Err(RunError::Timeout)),
-    };
-    bar.finish_and_clear();
-    outcome
-}
-
-async fn first_use<S: Source>(source: &S, printer: &mut Printer<'_>) -> Result<Trust, RunError> {
-    let failure = |finding| Box::new(Failure { finding, head: None, remembered: None });
-    let key = offered_key(source).await.map_err(failure)?.ok_or(RunError::NoOffer)?;
-    printer.say(&format!(
-        "warning: trusting the key that the log itself offers, on first use; compare it with the \
-         one its operator publishes:\n  {key}"
-    ));
-    Ok(Trust::Key(Box::new(key)))
-}
-
-fn default_state(url: &LogUrl) -> Result<PathBuf, RunError> {
-    let dirs = etcetera::choose_base_strategy().map_err(|_| RunError::NoStateDirectory)?;
-    // Where the system has no directory for state, its directory for data does.
-    let base = dirs.state_dir().unwrap_or_else(|| dirs.data_dir());
-    Ok(base.join("nexo/audit").join(format!("{}.json", url.file_stem())))
-}
-
-/// Shows itself on stderr, only on a terminal, and only once it ticks.
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let template = "{spinner} {human_pos}/{human_len} entries  {per_sec}  ETA {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        let verified = check_with(Arc::clone(&source), trust, options, aids, &mut progress).await;
+        bar.finish_and_clear();
+        let verified = verified?;
+        let now = (self.clock)();
+        let ballot = witnesses.judge(&*source, &verified.memory, now, max_age).await?;
+        self.printer.vouched(ballot);
+        Ok(verified)
     }
-    bar
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::system_clock;
+    use crate::check::{Report, system_clock};
     use crate::cli::{Cli, Command};
     use crate::finding::Verdict;
     use crate::testlog::{NOW, Shelf, Signers, TestLog, enc, oracle_root};
@@ -132,7 +103,8 @@ mod tests {
     fn args(state: &Path, more: &[&str]) -> CheckArgs {
         let state = state.to_str().unwrap();
         let fixed = ["nexo-audit", "check", "http://localhost:1", "--state", state];
-        let Command::Check(args) = Cli::try_parse_from([&fixed, more].concat()).unwrap().command;
+        let command = Cli::try_parse_from([&fixed, more].concat()).unwrap().command;
+        let Command::Check(args) = command else { panic!("{command:?}") };
         args
     }
 
@@ -142,7 +114,7 @@ mod tests {
         let mut printer = Printer::new(&mut out, &mut err, args.json);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let outcome = runtime.block_on(audit(args, Arc::new(shelf), || NOW, &mut printer));
-        (outcome, String::from_utf8(err).unwrap())
+        (outcome.map(|verified| verified.report), String::from_utf8(err).unwrap())
     }
 
     type Lie = fn(&mut TestLog) -> Shelf;
@@ -401,12 +373,5 @@ mod tests {
         let (code, _, err) = program(&url, &state, &["--vkey", &vkey, "--timeout", "1s"]);
         assert_eq!(code, Verdict::Timeout.code(), "{err}");
         assert!(!state.exists());
-    }
-
-    #[test]
-    fn the_state_has_a_place_per_address() {
-        let url = LogUrl::parse("http://127.0.0.1:8000/").unwrap();
-        let path = default_state(&url).unwrap();
-        assert!(path.ends_with("nexo/audit/127.0.0.1_8000.json"), "{}", path.display());
     }
 }

@@ -4,7 +4,9 @@
 //! Nothing in this folder asks the database: whether a device exists or is revoked is the
 //! guard's question (`http/guard.rs`), and so is what a refusal looks like (`error.rs`).
 
+pub mod auditor;
 mod binding;
+pub mod chain;
 pub mod challenge;
 pub mod dpop;
 pub mod keys;

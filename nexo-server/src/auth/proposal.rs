@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::keys::DeviceKey;
 use crate::error::ApiError;
-use crate::store::{Registration, SignedGenesis};
+use crate::store::{EventBytes, Registration};
 
 type Hash = [u8; 32];
 
@@ -45,7 +45,7 @@ pub struct Claim {
 
 enum Kind {
     Plain,
-    Native { genesis: SignedGenesis, caps: u16, not_after: u64 },
+    Native { genesis: EventBytes, caps: u16, not_after: u64 },
 }
 
 impl Proposal {
@@ -152,7 +152,7 @@ impl Base<'_> {
         if named.is_some_and(|name| name != device.as_str()) {
             return Err(bad("device_id: a native device's id is the hash of its key"));
         }
-        let genesis = SignedGenesis {
+        let genesis = EventBytes {
             event: decoded("genesis.event", &signed.event)?,
             sig: decoded("genesis.sig", &signed.sig)?,
             accept_sig: decoded("genesis.accept_sig", &signed.accept_sig)?,
@@ -177,7 +177,7 @@ impl Base<'_> {
     /// this key.
     fn check_genesis(
         &self,
-        genesis: &SignedGenesis,
+        genesis: &EventBytes,
         device: &Hash,
     ) -> Result<sigchain::Device, ApiError> {
         let unreadable = |e: DecodeError| bad(format!("genesis.event: {e}"));

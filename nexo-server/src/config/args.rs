@@ -13,8 +13,8 @@ use nexo_schema::ids::Origin;
 use super::{Command, Config, ConfigError, CorsPolicy, Env, InviteOrder};
 use crate::auth::public_url::PublicUrl;
 use crate::exit::{self, Exit};
-use crate::tools::origin;
 use crate::tools::run::{Copy, Tool, Verify};
+use crate::tools::{auditor_token, origin};
 
 const DAY: u64 = 86_400;
 
@@ -25,6 +25,7 @@ Examples:
       --origin relay.example.org --public-url https://relay.example.org
   nexo-server vkey --data-dir /srv/nexo         print the log's key, for clients and auditors
   nexo-server invite --data-dir /srv/nexo --uses 5 --expires 7
+  nexo-server auditor-token --data-dir /srv/nexo   for nexo-audit keys
   nexo-server log verify --data-dir /srv/nexo   check everything that is stored, also while serving
   nexo-server db copy /srv/nexo/nexo.db postgres:///nexo
 
@@ -50,6 +51,14 @@ Files in the data directory (by default $XDG_STATE_HOME/nexo/server):
   head.marker         the newest head that was announced; each server has its own
 
 ";
+
+const AUDITOR_TOKEN: &str = "\
+The token goes to stdout, once; the database keeps a hash of it. It opens GET /log/events and
+nothing else, and is needed there unless the relay runs with --public-directory. The auditor
+keeps it in a file:
+
+  nexo-server auditor-token --data-dir /srv/nexo --days 90 > auditor.token
+  nexo-audit keys alice https://relay.example.org --token-file auditor.token";
 
 const VERIFY: &str = "\
 Reads everything in one state of the database, beside servers that go on, and changes nothing.
@@ -117,6 +126,21 @@ enum Action {
         /// Days until it is void
         #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=365))]
         expires: u64,
+    },
+    /// Make a token with which an auditor may read every key event, and print it
+    #[command(after_help = AUDITOR_TOKEN)]
+    AuditorToken {
+        #[command(flatten)]
+        place: Place,
+        /// Days until it is void
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
+        days: u64,
+        /// Print names and ends (Unix seconds) of the tokens there are, instead
+        #[arg(long, conflicts_with_all = ["days", "revoke"])]
+        list: bool,
+        /// Make the token of this name void, at once, instead
+        #[arg(long, value_name = "NAME", conflicts_with = "days")]
+        revoke: Option<String>,
     },
     /// Verify the log, or begin a new one
     #[command(subcommand)]
@@ -216,6 +240,9 @@ struct ServeArgs {
     /// Who may make an account
     #[arg(long, value_name = "WHO", env = "NEXO_REGISTRATION", value_enum, default_value_t = Registration::Open)]
     registration: Registration,
+    /// Let everybody read every key event at /log/events, without an auditor token
+    #[arg(long, env = "NEXO_PUBLIC_DIRECTORY", value_parser = BoolishValueParser::new())]
+    public_directory: bool,
     /// Web origin whose pages may call the API, or * for any without credentials; repeatable
     #[arg(long, value_name = "ORIGIN", env = "NEXO_CORS_ORIGIN", value_delimiter = ',', value_parser = web_origin)]
     cors_origin: Vec<String>,
@@ -288,6 +315,16 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<C
             let database = super::database(&data_dir, env)?;
             Command::Invite(InviteOrder { data_dir, database, uses, lifetime: expires * DAY })
         }
+        Some(Action::AuditorToken { place, days, list, revoke }) => {
+            let data_dir = super::data_dir(place.data_dir, env)?;
+            let database = super::database(&data_dir, env)?;
+            let action = match revoke {
+                Some(name) => auditor_token::Action::Revoke { name },
+                None if list => auditor_token::Action::List,
+                None => auditor_token::Action::Make { lifetime: days * DAY },
+            };
+            Command::AuditorToken(auditor_token::Order { data_dir, database, action })
+        }
         Some(Action::Log(action)) => Command::Tool(log_tool(action, env)?),
         Some(Action::Db(DbAction::Copy { source, destination, keys })) => {
             Command::Tool(Tool::Copy(Copy {
@@ -334,6 +371,7 @@ fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
         public_urls: args.public_url,
         require_dpop: args.require_dpop,
         registration: args.registration,
+        public_directory: args.public_directory,
         cors_origins: CorsPolicy { any: !any.is_empty(), origins },
         rate_limit: args.rate_limit == Switch::On,
         client_ip_header: args.client_ip_header,
@@ -433,6 +471,7 @@ pub(crate) mod tests {
         assert_eq!((config.jwt_issuer.as_str(), config.grace), ("nexo", 20));
         assert_eq!((config.access_ttl, config.refresh_ttl), (900, 7 * 86_400));
         assert_eq!(config.client_ip_header, None);
+        assert!(!config.public_directory);
     }
 
     #[test]
@@ -441,8 +480,9 @@ pub(crate) mod tests {
             "nexo-server --data-dir /d --origin relay.example.org --public-url https://a \
              --public-url https://b,http://c:8000 --require-dpop --registration invite \
              --cors-origin https://app.example.org --cors-origin * --grace 0 \
-             --client-ip-header X-Real-IP --metrics 127.0.0.1:9464",
+             --client-ip-header X-Real-IP --metrics 127.0.0.1:9464 --public-directory",
         );
+        assert!(config.public_directory);
         assert_eq!(config.metrics, Some("127.0.0.1:9464".parse().unwrap()));
         assert_eq!(config.origin.as_ref().unwrap().as_str(), "relay.example.org");
         let urls: Vec<String> = config.public_urls.iter().map(PublicUrl::to_string).collect();
@@ -488,6 +528,17 @@ pub(crate) mod tests {
         assert_eq!(order.database, Database::File("/d/nexo.db".into()));
         let Ok(Command::Invite(order)) = run("nexo-server invite --data-dir /d") else { panic!() };
         assert_eq!((order.uses, order.lifetime), (1, 604_800));
+        for (words, action) in [
+            ("", auditor_token::Action::Make { lifetime: 365 * DAY }),
+            (" --days 2", auditor_token::Action::Make { lifetime: 2 * DAY }),
+            (" --list", auditor_token::Action::List),
+            (" --revoke ab", auditor_token::Action::Revoke { name: "ab".to_owned() }),
+        ] {
+            let line = format!("nexo-server auditor-token --data-dir /d{words}");
+            let Ok(Command::AuditorToken(order)) = run(&line) else { panic!("{line}") };
+            assert_eq!(order.action, action);
+            assert_eq!(order.database, Database::File("/d/nexo.db".into()));
+        }
     }
 
     #[test]
@@ -547,6 +598,9 @@ pub(crate) mod tests {
             "nexo-server vkey --listen 127.0.0.1:1",
             "nexo-server invite --uses 0",
             "nexo-server invite --expires 366",
+            "nexo-server auditor-token --days 0",
+            "nexo-server auditor-token --list --revoke ab",
+            "nexo-server auditor-token --days 3 --revoke ab",
             "nexo-server log",
             "nexo-server log verify --jobs 0",
             "nexo-server log verify --origin a",

@@ -21,6 +21,7 @@ use nexo_schema::ids::Origin;
 
 use crate::auth::public_url::PublicUrl;
 use crate::store::Database;
+use crate::tools::auditor_token;
 use crate::tools::run::Tool;
 
 /// Looks a variable up in the environment; tests bring their own.
@@ -43,6 +44,8 @@ pub enum Command {
     },
     /// Make an invite.
     Invite(InviteOrder),
+    /// Make, list or revoke auditor tokens.
+    AuditorToken(auditor_token::Order),
     /// Do something with the database as a whole.
     Tool(Tool),
 }
@@ -79,6 +82,8 @@ pub struct Config {
     pub require_dpop: bool,
     /// Who may make an account.
     pub registration: Registration,
+    /// Whether everybody may read every key event, without an auditor token.
+    pub public_directory: bool,
     /// Which web pages may call the API.
     pub cors_origins: CorsPolicy,
     /// Whether rate limits apply.

@@ -15,15 +15,16 @@ use rocket::{State, post};
 use super::body::Body;
 use super::guard::{Proof, Stranger};
 use crate::App;
-use crate::auth::challenge;
 use crate::auth::keys::DeviceKey;
 use crate::auth::proposal::{Claim, Proposal};
 use crate::auth::token;
+use crate::auth::{chain, challenge};
 use crate::config::Registration as Mode;
 use crate::error::ApiError;
 use crate::store::{
-    Account, Conn, Device, Item, Login, Pending, RotateError, StoreError, device_by_id,
-    find_account, live_challenges, login_of, put_challenge, put_login, rotate, take_challenge,
+    Account, Conn, Device, Item, Login, Pending, RotateError, StoreError, active_devices,
+    device_by_id, find_account, live_challenges, login_of, put_challenge, put_login, rotate,
+    take_challenge,
 };
 
 #[post("/auth/register", data = "<body>")]
@@ -141,10 +142,18 @@ async fn known_device(
     app: &App,
 ) -> Result<DeviceId, ApiError> {
     let (id, now) = (account.id, app.clock.seconds());
-    let devices = app.store.read(move |conn| crate::store::active_devices(conn, &id, now)).await?;
+    let native = chain::device_id(proposal.key.as_bytes());
+    let (devices, ended) = app
+        .store
+        .read(move |conn| {
+            let ended = device_by_id(conn, &native)?.filter(|device| device.account == id);
+            Ok::<_, StoreError>((active_devices(conn, &id, now)?, ended))
+        })
+        .await?;
     let ours = devices.into_iter().find(|d| d.key == *proposal.key.as_bytes());
-    let ours = ours.ok_or_else(|| {
-        ApiError::new(ErrorCode::HandleTaken, "the handle belongs to another key")
+    let ours = ours.ok_or_else(|| match ended {
+        Some(_) => ApiError::new(ErrorCode::Unauthorized, "the device is revoked or expired"),
+        None => ApiError::new(ErrorCode::HandleTaken, "the handle belongs to another key"),
     })?;
     if proposal.named && ours.id != proposal.device {
         let detail = "this key is registered under another device id";

@@ -7,6 +7,7 @@ use nexo_schema::http::{
 };
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
+use nexo_schema::sigchain::caps;
 use nexo_schema::ws::Cipher;
 use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome};
@@ -158,7 +159,8 @@ pub(super) async fn list(
     let conv = ConvId::parse(conv_id)
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("conv_id: {e}")))?;
     let wish = Wish::read(&range)?;
-    app.participant(conv, device.account).await?;
+    reads(&device)?;
+    app.participant(conv, &device).await?;
     let page =
         app.store.snapshot(move |conn| wish.page(conn, &Feed::Conversation(conv), &device)).await?;
     Ok(Json(page))
@@ -172,6 +174,11 @@ pub(super) async fn everything(
 ) -> Result<Json<Page>, ApiError> {
     let device = caller.0;
     let wish = Wish::read(&range)?;
+    reads(&device)?;
+    if !device.conversations.is_empty() {
+        let detail = "this device is limited to conversations; list them one by one";
+        return Err(ApiError::new(ErrorCode::Forbidden, detail));
+    }
     if wish.since.is_some() {
         let detail = "since: lists of all conversations go by `after`";
         return Err(ApiError::new(ErrorCode::BadRequest, detail));
@@ -181,6 +188,14 @@ pub(super) async fn everything(
         .snapshot(move |conn| wish.page(conn, &Feed::Account(device.account), &device))
         .await?;
     Ok(Json(page))
+}
+
+/// Lists are for devices that may be written to.
+fn reads(device: &Device) -> Result<(), ApiError> {
+    match device.may(caps::RECV) {
+        true => Ok(()),
+        false => Err(ApiError::new(ErrorCode::Forbidden, "this device sends and does not read")),
+    }
 }
 
 /// A list query, read.

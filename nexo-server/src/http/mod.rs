@@ -13,8 +13,11 @@ pub mod submission;
 mod accounts;
 mod body;
 mod caching;
+mod chain;
 mod conversations;
+mod events;
 mod health;
+mod links;
 mod log;
 mod messages;
 mod openapi;
@@ -47,6 +50,13 @@ pub fn all() -> Vec<Route> {
         prekeys::bundle,
         prekeys::bundle_by_id,
         prekeys::claim,
+        chain::submit,
+        chain::of_handle,
+        chain::of_id,
+        links::ask,
+        links::find,
+        links::offer,
+        links::accept,
         // Everybody's
         openapi::document,
         log::checkpoint,
@@ -59,6 +69,8 @@ pub fn all() -> Vec<Route> {
         log::inclusion,
         log::consistency,
         proof::of_index,
+        // Auditors'
+        events::events,
         // Whoever may know where something is
         proof::of_message,
         proof::message_inclusion,

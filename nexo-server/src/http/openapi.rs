@@ -357,6 +357,43 @@ mod tests {
         }
     }
 
+    fn link_request() -> LinkRequest {
+        let (opening, sig) = (Some(text()), text());
+        LinkRequest { ed25519_pub: text(), name: text(), opening, sig }
+    }
+
+    fn answers_about_chains() -> Vec<Shape> {
+        let logged = LoggedEvent { signed: signed(), sth_index: 1, inclusion: vec![text()] };
+        let handle = Handle::parse("alice").unwrap();
+        let page = ChainPage {
+            handle: handle.clone(),
+            account_id: ACCOUNT,
+            events: vec![logged],
+            next: 1,
+            more: true,
+            head: text(),
+            consistency: Some(vec![text()]),
+        };
+        let placed = EventPlaced {
+            account_id: ACCOUNT,
+            seq: 1,
+            sth_index: 1,
+            duplicate: true,
+            receipt: receipt(),
+        };
+        let offer = LinkOffer { account_id: ACCOUNT, handle, event: text(), sig: text() };
+        let LinkRequest { ed25519_pub, name, opening, sig } = link_request();
+        let offered = Some(offer.clone());
+        let link =
+            Link { link_id: text(), ed25519_pub, name, opening, sig, exp: 1, offer: offered };
+        vec![
+            shape("ChainPage", &page),
+            shape("EventPlaced", &placed),
+            shape("Link", &link),
+            shape("LinkOffer", &offer),
+        ]
+    }
+
     fn requests() -> Vec<Shape> {
         let register = RegisterRequest {
             handle: text(),
@@ -391,6 +428,9 @@ mod tests {
             shape("SendRequest", &send),
             shape("DeleteRequest", &delete),
             shape("PrekeyUpload", &upload),
+            shape("LinkRequest", &link_request()),
+            shape("LinkAnswer", &LinkAnswer { event: text(), sig: text() }),
+            shape("LinkAcceptance", &LinkAcceptance { accept_sig: text() }),
         ]
     }
 
@@ -471,6 +511,15 @@ mod tests {
         let (leaf_hash, hashes) = (text(), vec![text()]);
         let inclusion = InclusionView { index: 0, size: 1, leaf_hash, hashes };
         let consistency = ConsistencyView { from: 1, to: 2, hashes: vec![text()] };
+        let plain = PlainKey {
+            handle: Handle::parse("alice").unwrap(),
+            account_id: ACCOUNT,
+            device_id: device(),
+            ed25519_pub: text(),
+        };
+        let (native, told) = (Some(signed()), Some(plain.clone()));
+        let event = KeyEventView { index: 0, native, plain: told };
+        let events = EventPage { events: vec![event.clone()], next: 1, size: 1 };
         vec![
             shape("Prekey", &prekey()),
             shape("PrekeyRef", &reference),
@@ -481,6 +530,9 @@ mod tests {
             shape("HeadView", &head),
             shape("InclusionView", &inclusion),
             shape("ConsistencyView", &consistency),
+            shape("PlainKey", &plain),
+            shape("KeyEventView", &event),
+            shape("EventPage", &events),
         ]
     }
 
@@ -512,7 +564,12 @@ mod tests {
         let root = openapi();
         let schemas = root["components"]["schemas"].as_object().unwrap();
         let asked = requests();
-        let told = [answers(), answers_about_messages(), answers_about_keys_and_the_log()];
+        let told = [
+            answers(),
+            answers_about_messages(),
+            answers_about_chains(),
+            answers_about_keys_and_the_log(),
+        ];
         let told: Vec<Shape> = told.into_iter().flatten().collect();
         for (shape, required) in asked
             .iter()
@@ -582,6 +639,7 @@ mod tests {
             ("schemas/PrekeyUpload/properties/remove/maxItems", MAX_ONE_TIME_PREKEYS),
             ("schemas/PrekeyStock/properties/one_time/maxItems", MAX_ONE_TIME_PREKEYS),
             ("schemas/Page/properties/items/maxItems", MAX_PAGE as usize),
+            ("schemas/ChainPage/properties/events/maxItems", MAX_PAGE as usize),
             ("parameters/Limit/schema/maximum", MAX_PAGE as usize),
             ("parameters/Limit/schema/default", DEFAULT_PAGE as usize),
         ] {
@@ -635,6 +693,7 @@ mod tests {
         let told = [
             shape("Envelope", &envelope),
             shape("Head", &Notice::Head { size: 1 }),
+            shape("PrekeysLow", &Notice::PrekeysLow { left: 1 }),
             shape("Ack", &ack),
             shape("Nack", &nack),
             shape("Receipt", &receipt),

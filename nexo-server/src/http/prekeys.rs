@@ -7,8 +7,7 @@ use nexo_schema::bytes::{from_base64, to_base64, to_hex};
 use nexo_schema::envelope::{KEM_KEY, PrekeyPublic, fallback_prekey, one_time_prekey};
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{
-    Bundle, DeviceBundle, LoggedEvent, OneTimeStatus, Prekey, PrekeyRef, PrekeyStock, PrekeyUpload,
-    SignedEvent,
+    Bundle, DeviceBundle, OneTimeStatus, Prekey, PrekeyRef, PrekeyStock, PrekeyUpload,
 };
 use nexo_schema::ids::{AccountId, Handle};
 use nexo_schema::limits::{FALLBACK_PREKEY_TTL, MAX_ONE_TIME_PREKEYS, MAX_PREKEY_UPLOAD};
@@ -18,6 +17,7 @@ use rocket::{State, get, post};
 use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
+use super::chain::logged;
 use super::guard::Caller;
 use super::present;
 use super::query::number;
@@ -86,9 +86,7 @@ pub(super) async fn bundle_by_id(
     app: &State<App>,
 ) -> Result<Json<Bundle>, ApiError> {
     app.limits.lookup(&caller.0.id)?;
-    let id = AccountId::parse(account_id)
-        .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("account_id: {e}")))?;
-    look_up(app, Who::Id(id), number("tree_size", tree_size)?).await
+    look_up(app, Who::id(account_id)?, number("tree_size", tree_size)?).await
 }
 
 #[post("/accounts/<handle>/bundle?<tree_size>")]
@@ -115,22 +113,30 @@ pub(super) async fn claim(
             })
         })
         .await?;
+    if claimed.devices.iter().any(|device| device.otk.is_some()) {
+        app.rooms.devices_changed(&[claimed.account_id]);
+    }
     Ok(Json(claimed))
 }
 
-/// Whose bundle.
-enum Who {
+/// Whose bundle, or chain.
+pub(super) enum Who {
     Handle(Handle),
     Id(AccountId),
 }
 
 impl Who {
-    fn handle(text: &str) -> Result<Self, ApiError> {
+    pub(super) fn handle(text: &str) -> Result<Self, ApiError> {
         let handle = Handle::parse_lenient(text);
         handle.map(Self::Handle).map_err(|e| ApiError::new(ErrorCode::BadRequest, e.to_string()))
     }
 
-    fn find(&self, conn: &mut Conn) -> Result<Option<Account>, StoreError> {
+    pub(super) fn id(text: &str) -> Result<Self, ApiError> {
+        let id = AccountId::parse(text).map_err(|e| bad(format!("account_id: {e}")))?;
+        Ok(Self::Id(id))
+    }
+
+    pub(super) fn find(&self, conn: &mut Conn) -> Result<Option<Account>, StoreError> {
         match self {
             Self::Handle(handle) => find_account(conn, handle),
             Self::Id(id) => find_account_by_id(conn, id),
@@ -159,17 +165,9 @@ fn assemble(
     mut claim: impl FnMut(&mut Conn, &Device) -> Result<Option<Claim>, StoreError>,
 ) -> Result<Bundle, ApiError> {
     let head = newest_head(conn)?.ok_or_else(|| ApiError::internal("there is no head"))?;
-    let mut logged = Vec::new();
-    for (sth_index, [event, sig, accept_sig]) in events(conn, &account.id)? {
-        logged.push(LoggedEvent {
-            signed: SignedEvent {
-                event: to_base64(&event),
-                sig: to_base64(&sig),
-                accept_sig: to_base64(&accept_sig),
-            },
-            sth_index,
-            inclusion: present::path(sth_index, head.size, &mut StoredTiles(conn))?,
-        });
+    let mut all = Vec::new();
+    for row in events(conn, &account.id)? {
+        all.push(logged(conn, row, head.size)?);
     }
     let consistency = tree_size
         .map(|from| present::between(from, head.size, &mut StoredTiles(conn)))
@@ -187,7 +185,7 @@ fn assemble(
     Ok(Bundle {
         handle: account.handle.clone(),
         account_id: account.id,
-        events: logged,
+        events: all,
         head: String::from_utf8_lossy(&head.note).into_owned(),
         consistency,
         devices,

@@ -187,6 +187,14 @@ pub async fn proved_for(
     proved(app, placed).await.map(Some)
 }
 
+/// The receipt of what the log just placed, or had placed before.
+///
+/// # Errors
+/// [`ApiError`].
+pub async fn receipt(app: &App, placed: &LogReceipt) -> Result<Receipt, ApiError> {
+    proved(app, placed).await.map(Receipt::from)
+}
+
 /// Proves the place of something the log just placed, or had placed before.
 async fn proved(app: &App, placed: &LogReceipt) -> Result<Proved, ApiError> {
     let (index, size) = (placed.index, placed.head.size);

@@ -113,7 +113,7 @@ impl Named {
     /// caller's own message is meant, else the only one there is.
     async fn index(self, app: &App, caller: Caller) -> Result<u64, ApiError> {
         let Self { conv, msg_id, device } = self;
-        app.participant(conv, caller.0.account).await?;
+        app.participant(conv, &caller.0).await?;
         let places = app.store.read(move |conn| message_places(conn, &conv, &msg_id)).await?;
         let by = |device: &DeviceId| places.iter().find(|(sender, _)| sender == device);
         let found = match (&device, places.as_slice()) {

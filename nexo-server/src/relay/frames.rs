@@ -113,6 +113,11 @@ pub(super) fn nack(msg_id: Option<MsgId>, error: &ApiError) -> Option<String> {
     serde_json::to_string(&Notice::Nack { msg_id, problem: error.problem().clone() }).ok()
 }
 
+/// The frame that asks for more one-time prekeys.
+pub(super) fn prekeys_low(left: u64) -> Option<String> {
+    serde_json::to_string(&Notice::PrekeysLow { left }).ok()
+}
+
 /// The frame that rings.
 pub(super) fn bell(size: u64) -> Option<String> {
     serde_json::to_string(&Notice::Head { size }).ok()

@@ -51,6 +51,8 @@ pub(super) enum Event<T> {
     Told(Word),
     /// The log has this size, and something in it is new to the account.
     Rung(u64),
+    /// The account's devices have changed, or few prekeys of one are left.
+    Devices,
     /// It is time to ask whether anyone is there.
     Tick,
     /// The relay shuts down.
@@ -80,13 +82,18 @@ impl<F: Future> Line<F> {
     }
 
     /// The next event. Cancel safe: dropped before it is ready, it has taken nothing.
-    pub(super) async fn event(&mut self, place: &mut Place) -> Event<F::Output> {
+    pub(super) async fn event(
+        &mut self,
+        place: &mut Place,
+        devices: &mut Bell,
+    ) -> Event<F::Output> {
         let in_flight = self.waiting.len();
         select! {
             _ = &mut self.shutdown => Event::Closing,
             frame = self.stream.next(), if in_flight < IN_FLIGHT => Event::Heard(frame),
             Some(answer) = self.waiting.next(), if in_flight > 0 => Event::Answered(answer),
             news = news(place) => news,
+            _ = devices.rung() => Event::Devices,
             _ = self.ping.tick() => Event::Tick,
         }
     }

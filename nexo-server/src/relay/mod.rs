@@ -23,8 +23,9 @@ mod socket;
 use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::ids::{AccountId, ConvId, IdError};
+use nexo_schema::ids::{ConvId, IdError};
 use nexo_schema::limits::MAX_BODY;
+use nexo_schema::sigchain::caps;
 use nexo_schema::ws::{CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
 use rocket::request::{FromRequest, Outcome};
 use rocket::{Request, Shutdown, State, get};
@@ -121,7 +122,7 @@ async fn serve(
         (Err(error), _) => refused(&error),
         (Ok(_), (Err(_), _)) => (CLOSE_MALFORMED, "conv_id: expected 64 hex digits"),
         (Ok(_), (_, Err(_))) => (CLOSE_MALFORMED, "after: expected a whole number"),
-        (Ok(device), (Ok(conv), Ok(after))) => match admit(&app, &device.account, conv).await {
+        (Ok(device), (Ok(conv), Ok(after))) => match admit(&app, &device, conv).await {
             Ok(()) => return Socket::new(app, device, conv, after).run(stream, shutdown).await,
             Err(error) => refused(&error),
         },
@@ -140,9 +141,14 @@ fn refused(error: &ApiError) -> (u16, &'static str) {
     }
 }
 
-async fn admit(app: &App, account: &AccountId, conv: Option<ConvId>) -> Result<(), ApiError> {
+/// A conversation is shown to devices that may be written to. A socket without one takes what
+/// is sent from any.
+async fn admit(app: &App, device: &Device, conv: Option<ConvId>) -> Result<(), ApiError> {
     match conv {
-        Some(conv) => app.participant(conv, *account).await,
+        Some(_) if !device.may(caps::RECV) => {
+            Err(ApiError::new(ErrorCode::Forbidden, "this device sends and does not read"))
+        }
+        Some(conv) => app.participant(conv, device).await,
         None => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A conversation's room hands its readers the batch's part of the conversation itself, one
 //! shared value whoever many they are, each frame rendered when the first of them needs it. An
-//! account's room holds a number only. Nothing is kept for those who are not there, and for
+//! account's room holds a number only, and so does the one for changes of its devices. Nothing is kept for those who are not there, and for
 //! those who are there and do not read, a bounded amount ([`WAITING`], [`HELD`]): the database
 //! has everything, and whoever cannot be handed a batch is told to [`Word::Look`] there. What
 //! follows from that for a reader is in [`follow`](super::follow).
@@ -95,9 +95,23 @@ pub struct Rooms(Arc<Mutex<Open>>);
 #[derive(Default)]
 struct Open {
     conversations: HashMap<ConvId, Room>,
-    accounts: HashMap<AccountId, watch::Sender<u64>>,
+    accounts: Bells,
+    /// Who waits for changes of an account's devices.
+    devices: Bells,
     /// Size of the log up to which every batch was told, or someone was told to look.
     told: u64,
+}
+
+/// By account: how often, or up to which size of the log, it rang.
+type Bells = HashMap<AccountId, watch::Sender<u64>>;
+
+/// What a bell rings for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rings {
+    /// Something new to read.
+    News,
+    /// The account's devices, or their prekeys.
+    Devices,
 }
 
 struct Room {
@@ -122,9 +136,23 @@ impl Rooms {
 
     /// Waits for what is new to an account from now on.
     pub(super) fn listen(&self, account: AccountId) -> Bell {
-        let sizes =
-            self.lock().accounts.entry(account).or_insert_with(|| watch::channel(0).0).subscribe();
-        Bell { sizes, account, rooms: self.clone() }
+        self.bell(account, Rings::News)
+    }
+
+    /// Waits for changes of an account's devices from now on: a key event, a claimed prekey.
+    pub(super) fn watch_devices(&self, account: AccountId) -> Bell {
+        self.bell(account, Rings::Devices)
+    }
+
+    fn bell(&self, account: AccountId, rings: Rings) -> Bell {
+        let mut open = self.lock();
+        let bell = open.bells(rings).entry(account).or_insert_with(|| watch::channel(0).0);
+        Bell { sizes: bell.subscribe(), account, rings, rooms: self.clone() }
+    }
+
+    /// Has the sockets of these accounts look at their devices.
+    pub fn devices_changed(&self, accounts: &[AccountId]) {
+        self.lock().devices_changed(accounts);
     }
 
     /// Who is there to be told.
@@ -140,6 +168,7 @@ impl Rooms {
     /// Tells of a batch that is public. Calls come in the order of the log, one at a time.
     pub fn ring(&self, fresh: Fresh) {
         let mut open = self.lock();
+        open.devices_changed(&fresh.keys_changed);
         let gap = fresh.before > open.told;
         open.told = open.told.max(fresh.size);
         if gap {
@@ -173,6 +202,18 @@ impl Open {
         self.conversations.values().for_each(|room| room.say(Word::Look));
         for bell in self.accounts.values() {
             bell.send_replace(size);
+        }
+        self.devices.values().for_each(again);
+    }
+
+    fn devices_changed(&self, accounts: &[AccountId]) {
+        accounts.iter().filter_map(|account| self.devices.get(account)).for_each(again);
+    }
+
+    fn bells(&mut self, rings: Rings) -> &mut Bells {
+        match rings {
+            Rings::News => &mut self.accounts,
+            Rings::Devices => &mut self.devices,
         }
     }
 
@@ -240,15 +281,22 @@ impl Drop for Seat {
     }
 }
 
+/// Rings, whatever it is for.
+fn again(bell: &watch::Sender<u64>) {
+    bell.send_modify(|count| *count = count.wrapping_add(1));
+}
+
 /// A place in an account's room; leaving the last one closes it.
 pub(super) struct Bell {
     sizes: watch::Receiver<u64>,
     account: AccountId,
+    rings: Rings,
     rooms: Rooms,
 }
 
 impl Bell {
-    /// Returns at the next ring, or at once if one was missed; the size of the log then.
+    /// Returns at the next ring, or at once if one was missed; for news, the size of the log
+    /// then.
     /// Cancel safe.
     pub(super) async fn rung(&mut self) -> u64 {
         // The sender lives in the map for as long as this bell does.
@@ -260,8 +308,9 @@ impl Bell {
 impl Drop for Bell {
     fn drop(&mut self) {
         let mut open = self.rooms.lock();
-        if open.accounts.get(&self.account).is_some_and(|sizes| sizes.receiver_count() <= 1) {
-            open.accounts.remove(&self.account);
+        let bells = open.bells(self.rings);
+        if bells.get(&self.account).is_some_and(|sizes| sizes.receiver_count() <= 1) {
+            bells.remove(&self.account);
         }
     }
 }
@@ -422,14 +471,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_change_of_devices_is_told_to_the_account_whatever_else_is_told() {
+        let rooms = Rooms::default();
+        let (mut a, mut b) = (rooms.watch_devices(account(1)), rooms.watch_devices(account(2)));
+        let mut news = rooms.listen(account(1));
+        rooms.ring(Fresh { keys_changed: vec![account(1)], ..fresh(0, &[], 1) });
+        assert!(a.rung().now_or_never().is_some());
+        assert_eq!((b.rung().now_or_never(), news.rung().now_or_never()), (None, None));
+        rooms.devices_changed(&[account(2)]);
+        assert_eq!((a.rung().now_or_never(), b.rung().now_or_never()), (None, Some(1)));
+        // Something was not told here: it may have been anyone's revocation.
+        rooms.ring(fresh(5, &[conv(1)], 1));
+        assert!(a.rung().now_or_never().is_some() && b.rung().now_or_never().is_some());
+    }
+
+    #[test]
     fn empty_rooms_are_forgotten() {
         let rooms = Rooms::default();
         let open = || {
             let open = rooms.lock();
-            (open.conversations.len(), open.accounts.len())
+            (open.conversations.len(), open.accounts.len() + open.devices.len())
         };
         let seats = [rooms.enter(conv(1)), rooms.enter(conv(1))];
         let bells = [rooms.listen(account(1)), rooms.listen(account(1))];
+        drop(rooms.watch_devices(account(1)));
         let [one, two] = seats;
         let [three, four] = bells;
         drop((one, three));

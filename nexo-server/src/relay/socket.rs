@@ -1,7 +1,11 @@
 //! One connection: what is done about each thing that happens on it.
 
+use std::sync::Arc;
+
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
+use nexo_schema::limits::PREKEYS_LOW;
+use nexo_schema::sigchain::caps;
 use rocket::Shutdown;
 use rocket::futures::FutureExt as _;
 use rocket_ws::Message;
@@ -12,12 +16,12 @@ use rocket_ws::stream::DuplexStream;
 use super::follow::Follower;
 use super::frames::{self, Answer, Asked, Frame, ack, bell, nack};
 use super::line::{End, Event, Line, Place};
-use super::rooms::{Batch, Word};
-use super::{CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
+use super::rooms::{Batch, Bell, Word};
+use super::{CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
 use crate::app::Waiting;
 use crate::error::ApiError;
 use crate::http::present;
-use crate::store::{Device, Feed, StoreError, feed, message_by_id};
+use crate::store::{Device, Feed, StoreError, feed, message_by_id, one_time_left};
 use crate::{App, LogReceipt};
 
 /// Messages read from the database at a time.
@@ -36,6 +40,8 @@ pub(super) struct Socket {
     /// The seed's socket has one.
     conv: Option<ConvId>,
     place: Place,
+    /// Rings when the account's devices change.
+    devices: Bell,
     silent_pings: u32,
 }
 
@@ -53,17 +59,24 @@ impl Socket {
             Some(conv) => Place::Conversation(Follower::enter(&app.rooms, conv, cursor)),
             None => Place::Bell(app.rooms.listen(device.account)),
         };
-        Self { app, device, conv, place, silent_pings: 0 }
+        let devices = app.rooms.watch_devices(device.account);
+        Self { app, device, conv, place, devices, silent_pings: 0 }
     }
 
     /// Serves the socket until either side ends it.
     pub(super) async fn run(mut self, stream: DuplexStream, shutdown: Shutdown) {
         let mut line = Line::new(stream, shutdown);
-        let end = match self.catch_up(&mut line).await {
+        let end = match self.begin(&mut line).await {
             Ok(()) => self.turn(&mut line, settled).await,
             Err(end) => end,
         };
         line.end(end).await;
+    }
+
+    /// What changed since the door is not told any more, so it is asked.
+    async fn begin<F: Future>(&mut self, line: &mut Line<F>) -> Result<(), End> {
+        self.still_allowed().await?;
+        self.catch_up(line).await
     }
 
     async fn turn<F>(&mut self, line: &mut Line<F>, settle: impl Fn(Asked, Waiting) -> F) -> End
@@ -71,7 +84,7 @@ impl Socket {
         F: Future<Output = Settled>,
     {
         loop {
-            let mut event = Some(line.event(&mut self.place).await);
+            let mut event = Some(line.event(&mut self.place, &mut self.devices).await);
             let mut left = EVENTS_A_FLUSH;
             // What one batch has for this socket is ready all at once, and leaves at once.
             while let Some(ready) = event {
@@ -81,7 +94,7 @@ impl Socket {
                 left -= 1;
                 event = match left {
                     0 => None,
-                    _ => line.event(&mut self.place).now_or_never(),
+                    _ => line.event(&mut self.place, &mut self.devices).now_or_never(),
                 };
             }
             if let Err(end) = line.flush().await {
@@ -115,8 +128,16 @@ impl Socket {
             Event::Told(Word::Handed(batch)) => self.show(&batch, line).await,
             Event::Told(Word::Look) => self.catch_up(line).await,
             Event::Rung(size) => {
-                self.still_allowed().await?;
+                let device = self.still_allowed().await?;
+                // What it may read: one that only sends, or is limited, is not rung for.
+                if !device.may(caps::RECV) || !device.conversations.is_empty() {
+                    return Ok(());
+                }
                 line.put(bell(size)).await
+            }
+            Event::Devices => {
+                self.still_allowed().await?;
+                line.put(self.prekeys_low().await.map_err(failed)?).await
             }
             Event::Tick => {
                 self.silent_pings += 1;
@@ -219,14 +240,32 @@ impl Socket {
         }
     }
 
-    /// A revoked or expired device's socket ends with the next ring or ping. That the account
-    /// takes part in the conversation was asked at the door: nobody leaves one.
-    async fn still_allowed(&self) -> Result<(), End> {
-        let device = self.app.device(&self.device.id).await.map_err(failed)?;
-        if device.is_some_and(|d| d.is_active(self.app.clock.seconds())) {
-            return Ok(());
+    /// The notice for a device that publishes one-time prekeys and has few left, on a socket
+    /// that takes notices.
+    async fn prekeys_low(&self) -> Result<Option<String>, StoreError> {
+        if self.conv.is_some() || !self.device.native {
+            return Ok(None);
         }
-        Err(End::Close(CLOSE_UNAUTHORIZED.into(), "the device is revoked or expired"))
+        let device = self.device.id.clone();
+        let left = self.app.store.read(move |conn| one_time_left(conn, &device)).await?;
+        Ok(left.filter(|&left| left < PREKEYS_LOW as u64).and_then(frames::prekeys_low))
+    }
+
+    /// A revoked device's socket ends when its end is told, an expired one's with the next ring
+    /// or ping. That the account takes part in the conversation was asked at the door: nobody
+    /// leaves one.
+    async fn still_allowed(&self) -> Result<Arc<Device>, End> {
+        let device = self.app.device(&self.device.id).await.map_err(failed)?;
+        let active = device.filter(|device| device.is_active(self.app.clock.seconds()));
+        let Some(device) = active else {
+            let reason = "the device is revoked or expired";
+            return Err(End::Close(CLOSE_UNAUTHORIZED.into(), reason));
+        };
+        if self.conv.is_some() && !device.may(caps::RECV) {
+            let reason = "the device may not read any more";
+            return Err(End::Close(CLOSE_FORBIDDEN.into(), reason));
+        }
+        Ok(device)
     }
 }
 

@@ -2,10 +2,10 @@
 //! (`admit`); here they are found.
 
 use diesel::prelude::*;
-use nexo_schema::ids::{AccountId, DeviceId, Handle};
+use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle};
 
 use super::schema::{accounts, devices, key_events};
-use super::{Conn, StoreError, hash32, unsigned};
+use super::{Conn, StoreError, hash32, signed, unsigned};
 
 /// An account.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct Device {
     pub revoked: bool,
     /// Position of the entry that made its account.
     pub account_index: u64,
+    /// Conversations it is limited to; empty for all.
+    pub conversations: Vec<ConvId>,
 }
 
 impl Device {
@@ -57,10 +59,16 @@ impl Device {
     pub fn may(&self, caps: u16) -> bool {
         self.caps & caps == caps
     }
+
+    /// Whether it is not limited to other conversations than this one.
+    #[must_use]
+    pub fn reaches(&self, conv: &ConvId) -> bool {
+        self.conversations.is_empty() || self.conversations.contains(conv)
+    }
 }
 
 type AccountRow = (Vec<u8>, String, bool, i64);
-type DeviceRow = (String, Vec<u8>, Vec<u8>, Vec<u8>, i32, i64, Option<i64>);
+type DeviceRow = (String, Vec<u8>, Vec<u8>, Vec<u8>, i32, i64, Option<i64>, Vec<u8>);
 
 /// The account of this name.
 ///
@@ -145,13 +153,38 @@ pub fn events(conn: &mut Conn, id: &AccountId) -> Result<Vec<EventRow>, StoreErr
     let rows = key_events::table
         .filter(key_events::account_id.eq(id.as_bytes()))
         .order(key_events::seq)
-        .select((key_events::sth_index, key_events::event, key_events::sig, key_events::accept_sig))
-        .load::<(i64, Vec<u8>, Vec<u8>, Vec<u8>)>(conn)?;
-    rows.into_iter()
-        .map(|(index, event, sig, accept)| {
-            Ok((unsigned("key_events", index)?, [event, sig, accept]))
-        })
-        .collect()
+        .select(EVENT)
+        .load::<EventColumns>(conn)?;
+    rows.into_iter().map(event).collect()
+}
+
+/// At most `limit` of the account's events from number `from` on.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn events_from(
+    conn: &mut Conn,
+    id: &AccountId,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<EventRow>, StoreError> {
+    let rows = key_events::table
+        .filter(key_events::account_id.eq(id.as_bytes()))
+        .filter(key_events::seq.ge(signed(from)))
+        .order(key_events::seq)
+        .limit(i64::from(limit))
+        .select(EVENT)
+        .load::<EventColumns>(conn)?;
+    rows.into_iter().map(event).collect()
+}
+
+const EVENT: (key_events::sth_index, key_events::event, key_events::sig, key_events::accept_sig) =
+    (key_events::sth_index, key_events::event, key_events::sig, key_events::accept_sig);
+
+type EventColumns = (i64, Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn event((index, event, sig, accept): EventColumns) -> Result<EventRow, StoreError> {
+    Ok((unsigned("key_events", index)?, [event, sig, accept]))
 }
 
 const ACCOUNT: (accounts::account_id, accounts::handle, accounts::native, accounts::created_index) =
@@ -165,6 +198,7 @@ const DEVICE: (
     devices::caps,
     devices::not_after,
     devices::revoked_index,
+    devices::conversations,
 ) = (
     devices::device_id,
     devices::account_id,
@@ -173,6 +207,7 @@ const DEVICE: (
     devices::caps,
     devices::not_after,
     devices::revoked_index,
+    devices::conversations,
 );
 
 fn account((id, handle, native, index): AccountRow) -> Result<Account, StoreError> {
@@ -186,7 +221,11 @@ fn account((id, handle, native, index): AccountRow) -> Result<Account, StoreErro
 }
 
 fn device(row: DeviceRow, owner: Account) -> Result<Device, StoreError> {
-    let (id, account, key, x25519, caps, not_after, revoked) = row;
+    let (id, account, key, x25519, caps, not_after, revoked, conversations) = row;
+    let (conversations, rest) = conversations.as_chunks::<32>();
+    if !rest.is_empty() {
+        return Err(StoreError::corrupt("devices", "its conversations are no ids"));
+    }
     Ok(Device {
         id: DeviceId::parse(&id)
             .map_err(|_| StoreError::corrupt("devices", "the device id is none"))?,
@@ -199,5 +238,6 @@ fn device(row: DeviceRow, owner: Account) -> Result<Device, StoreError> {
         not_after: unsigned("devices", not_after)?,
         revoked: revoked.is_some(),
         account_index: owner.created_index,
+        conversations: conversations.iter().copied().map(ConvId).collect(),
     })
 }

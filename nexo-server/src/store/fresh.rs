@@ -7,7 +7,7 @@ use nexo_schema::ids::{AccountId, ConvId};
 
 use super::admit::{Item, NewDeletion, NewMessage};
 use super::messages::{Deletion, PacketsOf, StoredItem};
-use super::schema::{deletions, devices, messages, participants};
+use super::schema::{deletions, devices, key_events, messages, participants};
 use super::{Conn, StoreError, hash32, signed};
 
 /// A batch that is public, or all that other servers on the same database added since.
@@ -109,14 +109,21 @@ fn participants_of(conn: &mut Conn, convs: &[Vec<u8>]) -> Result<Vec<AccountId>,
     Ok(accounts.into_iter().collect())
 }
 
-/// Accounts whose devices changed behind position `before`.
+/// Accounts whose devices changed behind position `before`: those with an event there, and the
+/// plain ones made there.
 pub(super) fn keys_changed(conn: &mut Conn, before: u64) -> Result<Vec<AccountId>, StoreError> {
-    let changed: Vec<Vec<u8>> = devices::table
-        .filter(devices::added_index.gt(signed(before)))
-        .or_filter(devices::revoked_index.gt(signed(before)))
-        .select(devices::account_id)
+    let mut changed: Vec<Vec<u8>> = key_events::table
+        .filter(key_events::sth_index.gt(signed(before)))
+        .select(key_events::account_id)
         .distinct()
         .load(conn)?;
+    let made = devices::table
+        .filter(devices::added_index.gt(signed(before)))
+        .select(devices::account_id)
+        .distinct();
+    changed.extend(made.load::<Vec<u8>>(conn)?);
+    changed.sort_unstable();
+    changed.dedup();
     changed.iter().map(|id| Ok(AccountId(hash32("devices", id)?))).collect()
 }
 
@@ -170,7 +177,7 @@ impl Told {
                     }
                     out.push(deletion(new, row));
                 }
-                Item::Register(_) => {}
+                Item::Register(_) | Item::Event(_) => {}
             }
         }
         let mut conversations: Vec<ConvId> = out.iter().map(|item| item.conv).collect();

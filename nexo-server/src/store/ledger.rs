@@ -95,7 +95,12 @@ impl SqlLedger {
         let keys_changed = std::mem::take(&mut self.ours.keys_changed);
         if !keys_changed.is_empty() {
             let told = self.told.unwrap_or(0);
-            self.audience.tell(Fresh { before: told, size: told, keys_changed, ..Fresh::default() });
+            self.audience.tell(Fresh {
+                before: told,
+                size: told,
+                keys_changed,
+                ..Fresh::default()
+            });
         }
     }
 
@@ -104,9 +109,9 @@ impl SqlLedger {
     fn tell_theirs(&mut self, size: u64, keys_changed: Vec<AccountId>) {
         let Some(before) = self.told.filter(|&told| told < size) else { return };
         let present = self.audience.present();
-        let found = self.connection().and_then(|writer| {
-            Fresh::behind(&mut *writer.lock()?, (before, size), present)
-        });
+        let found = self
+            .connection()
+            .and_then(|writer| Fresh::behind(&mut *writer.lock()?, (before, size), present));
         match found {
             Ok(fresh) => self.audience.tell(Fresh { keys_changed, ..fresh }),
             Err(error) => {

@@ -9,17 +9,20 @@
 
 mod accounts;
 mod admit;
+mod auditors;
 mod challenges;
 mod claims;
 mod conn;
 mod conversations;
 mod counters;
+mod directory;
 mod edge;
 #[cfg(test)]
 mod faults;
 mod fresh;
 mod invites;
 mod ledger;
+mod links;
 mod listen;
 mod messages;
 mod outage;
@@ -41,20 +44,23 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 pub use accounts::{Account, Device, EventRow, device_by_id, find_account, find_account_by_id};
-pub use accounts::{active_devices, count_accounts, events};
-pub use admit::{Item, NativeDeletion, NativeMessage, NewDeletion, NewMessage, Packet, Placed};
-pub use admit::{Refusal, Registration, SignedGenesis};
+pub use accounts::{active_devices, count_accounts, events, events_from};
+pub use admit::{Effect, EventBytes, Item, NativeDeletion, NativeMessage, NewDeletion, NewDevice};
+pub use admit::{NewEvent, NewMessage, Packet, Placed, Refusal, Registration};
+pub use auditors::{auditors, drop_auditor, is_auditor, put_auditor};
 pub use challenges::{Pending, live_challenges, put_challenge, take_challenge};
 pub use claims::{Claim, claim_one_time};
 pub use conn::{Conn, Database};
 pub use conversations::{is_participant, open_conversation, shares_conversation};
+pub use directory::{KeyEvent, KeyEvents, key_events_after};
 pub use fresh::{Audience, Fresh, Present};
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
+pub use links::{Link, Offer, PutLink, live_link, offer, put_link};
 pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
 pub use messages::{Rows, page_since};
 pub use places::message_places;
-pub use prekeys::{PrekeyRow, PublishRefusal, fallback, publish, stock};
+pub use prekeys::{PrekeyRow, PublishRefusal, fallback, one_time_left, publish, stock};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
 

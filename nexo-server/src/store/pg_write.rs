@@ -64,7 +64,9 @@ impl QueryFragment<Pg> for ReadEdge {
              JOIN tiles t ON t.level = l AND t.idx = (SELECT size FROM v) >> (8 * (l + 1)) \
              UNION ALL SELECT -1, h.staged_at, ''::bytea FROM v JOIN heads h ON h.size = v.size \
              UNION ALL SELECT -2, 0, d.account_id FROM v JOIN devices d \
-             ON d.added_index > v.before OR d.revoked_index > v.before",
+             ON d.added_index > v.before \
+             UNION ALL SELECT -2, 0, k.account_id FROM v JOIN key_events k \
+             ON k.sth_index > v.before",
         );
         Ok(())
     }

@@ -96,6 +96,22 @@ pub fn stock(
     Ok((published_fallback(conn, device)?, one_time))
 }
 
+/// How many one-time prekeys of the device are left; `None` if it never published any.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn one_time_left(conn: &mut Conn, device: &DeviceId) -> Result<Option<u64>, StoreError> {
+    let mark = prekey_marks::table.find(device.as_str()).select(prekey_marks::one_time);
+    if mark.first::<i64>(conn).optional()?.is_none() {
+        return Ok(None);
+    }
+    let left = one_time_prekeys::table
+        .filter(one_time_prekeys::device_id.eq(device.as_str()))
+        .count()
+        .get_result(conn)?;
+    super::unsigned("one_time_prekeys", left).map(Some)
+}
+
 /// Removes and returns the device's oldest one-time prekey.
 pub(super) fn take_one_time(
     conn: &mut Conn,

@@ -22,6 +22,7 @@ table! {
         not_after -> BigInt,
         added_index -> BigInt,
         revoked_index -> Nullable<BigInt>,
+        conversations -> Binary,
     }
 }
 
@@ -65,9 +66,30 @@ table! {
 }
 
 table! {
+    link_requests (link_id) {
+        link_id -> Binary,
+        ed25519_pub -> Binary,
+        name -> Binary,
+        opening -> Binary,
+        sig -> Binary,
+        exp -> BigInt,
+        account_id -> Nullable<Binary>,
+        event -> Nullable<Binary>,
+        event_sig -> Nullable<Binary>,
+    }
+}
+
+table! {
     invites (hash) {
         hash -> Binary,
         uses_left -> BigInt,
+        exp -> BigInt,
+    }
+}
+
+table! {
+    auditor_tokens (hash) {
+        hash -> Binary,
         exp -> BigInt,
     }
 }

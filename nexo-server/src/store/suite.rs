@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId, Origin};
 use nexo_schema::limits::{CLAIMS_PER_HOUR, MAX_CHALLENGES};
 use nexo_schema::sigchain::caps;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::clock::Clock;
@@ -49,6 +50,10 @@ on_both_engines! {
     a_retry_finds_its_place_and_other_content_is_a_conflict,
     parallel_sends_in_any_order_raise_nothing,
     who_may_send_where_and_to_whom,
+    an_event_follows_the_newest_one_and_has_its_effect_at_once,
+    an_event_is_judged_by_the_time_of_its_batch,
+    other_servers_hear_whose_devices_changed,
+    link_requests_end_by_themselves_and_are_answered_by_one_account,
     notes_to_self_go_to_the_own_device,
     a_deletion_clears_what_was_said_and_keeps_what_was_logged,
     positions_and_times_agree_and_time_never_runs_back,
@@ -224,7 +229,7 @@ fn registration(name: &str, caps: u16) -> Registration {
         not_after: 0,
         nonce: format!("nonce of {name}"),
         invite: None,
-        genesis: Some(SignedGenesis { event: vec![1], sig: vec![2], accept_sig: vec![3] }),
+        genesis: Some(EventBytes { event: vec![1], sig: vec![2], accept_sig: vec![3] }),
         entry: vec![1],
     }
 }
@@ -354,6 +359,153 @@ fn who_may_send_where_and_to_whom(on: Engine) {
     assert_eq!(refusal(&fixture.one(Item::Message(numbered))), Some(Refusal::CounterForm));
     let bare = message(with_ci, "m", "ci", &["bob"], None);
     assert!(matches!(fixture.one(Item::Message(bare)), Admission::Placed { .. }));
+}
+
+/// The event behind `before` in the chain of `name`, signed by its first device.
+fn event(name: &str, seq: u64, before: &[u8], effect: Effect) -> NewEvent {
+    NewEvent {
+        account: account(name),
+        seq,
+        prev: Sha256::digest(before).into(),
+        signer: Some(device(name)),
+        signed: EventBytes {
+            event: format!("{name} {seq} {effect:?}").into_bytes(),
+            sig: vec![],
+            accept_sig: vec![],
+        },
+        effect,
+        entry: vec![1],
+    }
+}
+
+fn new_device(name: &str) -> NewDevice {
+    NewDevice {
+        id: device(name),
+        key: bytes_of(name),
+        x25519: [3; 32],
+        caps: caps::SEND | caps::RECV,
+        not_after: 0,
+        conversations: vec![],
+    }
+}
+
+/// What a genesis of the suite is.
+const GENESIS: &[u8] = &[1];
+
+fn an_event_follows_the_newest_one_and_has_its_effect_at_once(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
+    let login = Login { device: device("tab"), jkt: None, family: [7; 16] };
+    let add = || event("alice", 1, GENESIS, Effect::Add(new_device("tab")));
+    let other = event("alice", 1, GENESIS, Effect::Add(new_device("pad")));
+    let outcomes = fixture.commit(vec![Item::Event(add()), Item::Event(other), Item::Event(add())]);
+    assert!(matches!(outcomes[0], Admission::Placed { .. }), "{outcomes:?}");
+    assert_eq!(refusal(&outcomes[1]), Some(Refusal::ChainMoved));
+    assert_eq!(index_of(&outcomes[2]), Some(2), "the same again");
+    let added = add().signed.event;
+    let taken = event("alice", 2, &added, Effect::Add(new_device("bob")));
+    assert_eq!(refusal(&fixture.one(Item::Event(taken))), Some(Refusal::DeviceTaken));
+    fixture.conn(|c| put_login(c, &login, &[8; 32], 9_999, 0)).unwrap();
+    let key = fallback_key(1);
+    let keys = [one_time_key(1)];
+    fixture.conn(|c| publish(c, &device("tab"), Some(&key), &keys, &[], 9)).unwrap().unwrap();
+    // In one batch: it sends, it ends, it would send again.
+    let said = |id, dseq| {
+        let sent = message(conv, id, "tab", &["alice", "bob"], Some(dseq));
+        Item::Message(sent)
+    };
+    let end = event("alice", 2, &added, Effect::Revoke(device("tab")));
+    let ended = end.signed.event.clone();
+    let outcomes = fixture.commit(vec![said("m1", 1), Item::Event(end), said("m2", 2)]);
+    assert!(matches!(outcomes[0], Admission::Placed { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Admission::Placed { .. }), "{outcomes:?}");
+    assert_eq!(refusal(&outcomes[2]), Some(Refusal::DeviceBarred));
+    assert!(fixture.conn(|c| login_of(c, &[8; 32], 0)).unwrap().is_none());
+    let (fallback, one_time) = fixture.conn(|c| stock(c, &device("tab"))).unwrap();
+    assert!(fallback.is_none() && one_time.is_empty());
+    assert_eq!(fixture.conn(|c| one_time_left(c, &device("tab"))).unwrap(), None);
+    // What was sent to nobody's device any more is refused, and to the others it goes.
+    let late = message(conv, "m3", "bob", &["alice", "tab"], Some(1));
+    assert_eq!(refusal(&fixture.one(Item::Message(late))), Some(Refusal::DevicesChanged));
+    let late = message(conv, "m3", "bob", &["alice"], Some(1));
+    assert!(matches!(fixture.one(Item::Message(late)), Admission::Placed { .. }));
+    let close = event("alice", 3, &ended, Effect::Close);
+    assert!(matches!(fixture.one(Item::Event(close)), Admission::Placed { .. }));
+    assert!(fixture.conn(|c| active_devices(c, &account("alice"), 0)).unwrap().is_empty());
+    let told = fixture.rung.lock().unwrap();
+    assert!(told.iter().rev().take(2).any(|fresh| fresh.keys_changed == [account("alice")]));
+}
+
+fn an_event_is_judged_by_the_time_of_its_batch(on: Engine) {
+    let (mut fixture, _) = Fixture::pair(on);
+    let brief = Effect::Update { device: device("alice"), caps: 7, not_after: 1_500 };
+    let first = event("alice", 1, GENESIS, brief);
+    let before = first.signed.event.clone();
+    assert!(matches!(fixture.one(Item::Event(first)), Admission::Placed { .. }));
+    let close = || Item::Event(event("alice", 2, &before, Effect::Close));
+    fixture.clock.step(Duration::from_secs(500));
+    assert_eq!(refusal(&fixture.one(close())), Some(Refusal::DeviceBarred));
+    // A recovery is in nobody's name.
+    let recover = Effect::Recover(new_device("fresh"));
+    let recover = NewEvent { signer: None, ..event("alice", 2, &before, recover) };
+    assert!(matches!(fixture.one(Item::Event(recover)), Admission::Placed { .. }));
+    let active = fixture.conn(|c| active_devices(c, &account("alice"), 1_500)).unwrap();
+    assert_eq!(active.iter().map(|d| d.id.clone()).collect::<Vec<_>>(), [device("fresh")]);
+    let ended = fixture.conn(|c| device_by_id(c, &device("alice"))).unwrap().unwrap();
+    assert!(ended.revoked);
+}
+
+fn other_servers_hear_whose_devices_changed(on: Engine) {
+    let (mut fixture, _) = Fixture::pair(on);
+    let rung = Arc::new(Mutex::new(Vec::new()));
+    let bell = rung.clone();
+    let ring = Box::new(move |fresh: Fresh| bell.lock().unwrap().push(fresh));
+    let origin = Origin::parse("o").unwrap();
+    let mut other = SqlLedger::new(fixture.store.clone(), origin, fixture.clock.clone(), ring);
+    other.load().unwrap();
+    other.adopted(fixture.size, vec![]);
+    // It changes no row's place, and is heard all the same.
+    let update = Effect::Update { device: device("alice"), caps: 2, not_after: 0 };
+    fixture.one(Item::Event(event("alice", 1, GENESIS, update)));
+    other.load().unwrap();
+    other.adopted(fixture.size, vec![]);
+    let told = rung.lock().unwrap();
+    assert_eq!(told.last().unwrap().keys_changed, [account("alice")]);
+}
+
+fn link_requests_end_by_themselves_and_are_answered_by_one_account(on: Engine) {
+    let (fixture, _) = Fixture::pair(on);
+    let link = Link {
+        key: [1; 32],
+        name: [2; 32],
+        opening: vec![3],
+        sig: vec![4; 64],
+        exp: 1_600,
+        offer: None,
+    };
+    let offer_of = |name, event: &[u8]| Offer {
+        account: account(name),
+        event: event.to_vec(),
+        sig: vec![5; 64],
+    };
+    fixture.conn(|c| {
+        assert_eq!(put_link(c, &[9; 16], &link, 1_000).unwrap(), PutLink::Kept);
+        assert!(live_link(c, &[8; 16], 1_000).unwrap().is_none());
+        assert!(offer(c, &[9; 16], &offer_of("alice", b"one"), 1_000).unwrap());
+        assert!(!offer(c, &[9; 16], &offer_of("bob", b"two"), 1_000).unwrap());
+        assert!(offer(c, &[9; 16], &offer_of("alice", b"three"), 1_600).unwrap());
+        let found = live_link(c, &[9; 16], 1_600).unwrap().unwrap();
+        let event = found.offer.map(|offer| (offer.account, offer.event));
+        assert_eq!(event, Some((account("alice"), b"three".to_vec())));
+        assert_eq!((found.key, found.name, found.opening), (link.key, link.name, vec![3]));
+        assert!(live_link(c, &[9; 16], 1_601).unwrap().is_none());
+        assert!(!offer(c, &[9; 16], &offer_of("alice", b"four"), 1_601).unwrap());
+        // Asked again: a new request, which nobody has answered.
+        let again = Link { exp: 2_200, ..link.clone() };
+        assert_eq!(put_link(c, &[9; 16], &again, 1_601).unwrap(), PutLink::Kept);
+        let found = live_link(c, &[9; 16], 1_601).unwrap().unwrap();
+        assert!(found.offer.is_none());
+        assert!(offer(c, &[9; 16], &offer_of("bob", b"two"), 1_601).unwrap());
+    });
 }
 
 fn notes_to_self_go_to_the_own_device(on: Engine) {

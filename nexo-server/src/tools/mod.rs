@@ -2,9 +2,10 @@
 //! begin a new log. None of them writes an entry; that is the log's alone.
 //!
 //! `verify/` is `log verify` · `copy.rs` is `db copy` · `origin.rs` is `log new-origin` ·
-//! `run.rs` takes a command line's order to its output and exit code · `progress.rs` shows how
+//! `auditor_token.rs` is `auditor-token` · `run.rs` takes a command line's order to its output and exit code · `progress.rs` shows how
 //! far a tool is, `interrupt.rs` hears Ctrl-C.
 
+pub mod auditor_token;
 pub mod copy;
 mod interrupt;
 pub mod origin;

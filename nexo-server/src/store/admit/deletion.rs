@@ -18,7 +18,7 @@ impl Admission<'_> {
         let Some(device) = self.acting(&new.device, caps::SEND)? else {
             refuse!(Refusal::DeviceBarred);
         };
-        if !self.members(&new.conv)?.contains(&device.account) {
+        if !device.reaches(&new.conv) || !self.members(&new.conv)?.contains(&device.account) {
             refuse!(Refusal::NotParticipant);
         }
         let Some(target) = self.target(new, &device.account)? else {

@@ -9,6 +9,8 @@ pub(super) type Hash = [u8; 32];
 pub enum Item {
     /// A new account with its first device.
     Register(Registration),
+    /// An event of an account's chain, behind its genesis.
+    Event(NewEvent),
     /// A message.
     Message(NewMessage),
     /// The deletion of a message for everyone.
@@ -37,20 +39,81 @@ pub struct Registration {
     /// Hash of the invite to spend.
     pub invite: Option<Hash>,
     /// Native accounts: the event as signed.
-    pub genesis: Option<SignedGenesis>,
+    pub genesis: Option<EventBytes>,
     /// The log entry.
     pub entry: Vec<u8>,
 }
 
-/// A genesis event as signed.
-#[derive(Debug)]
-pub struct SignedGenesis {
+/// An account event as signed.
+#[derive(Debug, Clone)]
+pub struct EventBytes {
     /// The event.
     pub event: Vec<u8>,
-    /// The device's signature.
+    /// The signer's signature.
     pub sig: Vec<u8>,
-    /// The device's acceptance.
+    /// The acceptance; empty where the event needs none.
     pub accept_sig: Vec<u8>,
+}
+
+/// An event that follows the chain's rules if `prev` is still the newest event, `signer` has not
+/// expired, and the device it adds is nobody's.
+#[derive(Debug)]
+pub struct NewEvent {
+    /// The account.
+    pub account: AccountId,
+    /// Its number in the chain, from 1.
+    pub seq: u64,
+    /// Hash of the event before.
+    pub prev: Hash,
+    /// The device that signed; none in a recovery.
+    pub signer: Option<DeviceId>,
+    /// What it does.
+    pub effect: Effect,
+    /// As signed.
+    pub signed: EventBytes,
+    /// The log entry.
+    pub entry: Vec<u8>,
+}
+
+/// What an event changes besides the chain.
+#[derive(Debug)]
+pub enum Effect {
+    /// A device more.
+    Add(NewDevice),
+    /// One device instead of all.
+    Recover(NewDevice),
+    /// A device less.
+    Revoke(DeviceId),
+    /// Other capabilities, another end.
+    Update {
+        /// The device.
+        device: DeviceId,
+        /// From here on.
+        caps: u16,
+        /// Unix seconds; 0 for none.
+        not_after: u64,
+    },
+    /// Another recovery key, which stands in the chain alone.
+    SetRecovery,
+    /// No devices any more.
+    Close,
+}
+
+/// A device that an event adds.
+#[derive(Debug)]
+pub struct NewDevice {
+    /// Its id.
+    pub id: DeviceId,
+    /// Ed25519.
+    pub key: Hash,
+    /// The X25519 key derived from it.
+    pub x25519: Hash,
+    /// Its capabilities.
+    pub caps: u16,
+    /// Unix seconds after which it is void; 0 for none.
+    pub not_after: u64,
+    /// Conversations it is limited to; empty for all.
+    pub conversations: Vec<Hash>,
 }
 
 /// A message to store.
@@ -137,6 +200,9 @@ pub enum Refusal {
     /// The device id belongs to another key.
     #[error("the device id is taken")]
     DeviceTaken,
+    /// Another event was placed where this one wants to be.
+    #[error("the event does not follow the newest one of its chain any more")]
+    ChainMoved,
     /// The invite has no use left.
     #[error("the invite is not valid")]
     InviteSpent,

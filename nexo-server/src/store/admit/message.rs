@@ -22,6 +22,9 @@ impl<'a> Admission<'a> {
         let Some(device) = self.acting(&new.device, caps::SEND)? else {
             refuse!(Refusal::DeviceBarred);
         };
+        if !device.reaches(&new.conv) {
+            refuse!(Refusal::NotParticipant);
+        }
         if !self.members(&new.conv)?.contains(&device.account) {
             refuse!(Refusal::NotParticipant);
         }
@@ -111,7 +114,8 @@ impl<'a> Admission<'a> {
         let mut left: HashSet<&DeviceId> = native.packets.iter().map(|p| &p.device).collect();
         for member in &members {
             for device in self.devices_of(member)?.iter().filter(|d| d.is_active(self.now)) {
-                if !device.may(caps::RECV) || (device.id == sender.id && !alone) {
+                let reads = device.may(caps::RECV) && device.reaches(&new.conv);
+                if !reads || (device.id == sender.id && !alone) {
                     continue;
                 }
                 let addressed = left.remove(&device.id);

@@ -27,6 +27,7 @@ macro_rules! refuse {
 }
 
 mod deletion;
+mod event;
 mod item;
 mod known;
 mod message;
@@ -34,8 +35,8 @@ mod register;
 mod rows;
 
 pub use item::{
-    Item, NativeDeletion, NativeMessage, NewDeletion, NewMessage, Packet, Placed, Refusal,
-    Registration, SignedGenesis,
+    Effect, EventBytes, Item, NativeDeletion, NativeMessage, NewDeletion, NewDevice, NewEvent,
+    NewMessage, Packet, Placed, Refusal, Registration,
 };
 pub(super) use known::Known;
 
@@ -94,6 +95,10 @@ impl<'a> Admission<'a> {
             Item::Register(new) => {
                 self.rows.flush(self.conn)?;
                 self.register(new, index)
+            }
+            Item::Event(new) => {
+                self.rows.flush(self.conn)?;
+                self.event(new, index)
             }
             Item::Deletion(new) => {
                 self.rows.flush(self.conn)?;

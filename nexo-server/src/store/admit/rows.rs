@@ -103,7 +103,7 @@ impl<'a> Rows<'a> {
             .enumerate()
             .filter_map(|(number, item)| match item {
                 Item::Message(new) => Some((number, new)),
-                Item::Register(_) | Item::Deletion(_) => None,
+                Item::Register(_) | Item::Event(_) | Item::Deletion(_) => None,
             })
             .collect();
         if asked.is_empty() {

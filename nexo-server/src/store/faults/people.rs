@@ -94,6 +94,7 @@ impl People {
     pub(super) fn entry(&self, item: &Item, ts: u64) -> Vec<u8> {
         match item {
             Item::Register(new) => new.entry.clone(),
+            Item::Event(new) => new.entry.clone(),
             Item::Deletion(NewDeletion { native: Some(native), .. }) => {
                 entry::tombstone(&hash(&native.statement), &hash(&native.sig))
             }

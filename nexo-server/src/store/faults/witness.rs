@@ -153,7 +153,7 @@ impl Content {
         let (msg_id, unsays) = match item {
             Item::Message(new) => (&new.msg_id, false),
             Item::Deletion(new) => (&new.target, true),
-            Item::Register(_) => {
+            Item::Register(_) | Item::Event(_) => {
                 let entry = people.entry(item, 0);
                 return self.entries.iter().position(|e| *e == entry).map(|at| at as u64);
             }

@@ -40,9 +40,11 @@ pub struct DeviceRow {
     pub added_index: i64,
     /// Place of the entry that revoked it.
     pub revoked_index: Option<i64>,
+    /// The conversations it is limited to, joined; empty for all.
+    pub conversations: Vec<u8>,
 }
 
-/// Where a key event is, and what it says if it is a chain's first.
+/// Where a key event is, and what it says.
 #[derive(Debug, Clone)]
 pub struct EventPlace {
     /// Whose.

@@ -204,7 +204,8 @@ tables! {
     accounts(account_id: Vec<u8>, handle: String, native: bool, created_index: i64)
         by (account_id);
     devices(device_id: String, account_id: Vec<u8>, ed25519_pub: Vec<u8>, x25519_pub: Vec<u8>,
-        caps: i32, not_after: i64, added_index: i64, revoked_index: Option<i64>)
+        caps: i32, not_after: i64, added_index: i64, revoked_index: Option<i64>,
+        conversations: Vec<u8>)
         by (device_id);
     key_events(sth_index: i64, account_id: Vec<u8>, seq: i64, event: Vec<u8>, sig: Vec<u8>,
         accept_sig: Vec<u8>)
@@ -214,7 +215,12 @@ tables! {
     refresh_tokens(hash: Vec<u8>, family: Vec<u8>, device_id: String, jkt: Option<String>,
         exp: i64, rotated_at: Option<i64>)
         by (hash);
+    link_requests(link_id: Vec<u8>, ed25519_pub: Vec<u8>, name: Vec<u8>, opening: Vec<u8>,
+        sig: Vec<u8>, exp: i64, account_id: Option<Vec<u8>>, event: Option<Vec<u8>>,
+        event_sig: Option<Vec<u8>>)
+        by (link_id);
     invites(hash: Vec<u8>, uses_left: i64, exp: i64) by (hash);
+    auditor_tokens(hash: Vec<u8>, exp: i64) by (hash);
     conversations(conv_id: Vec<u8>, kind: String, created: i64) by (conv_id);
     participants(conv_id: Vec<u8>, account_id: Vec<u8>) by (conv_id, account_id);
     messages(sth_index: i64, conv_id: Vec<u8>, msg_id: String, sender_device: String,

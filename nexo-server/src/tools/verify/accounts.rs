@@ -8,13 +8,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nexo_schema::entry;
-use nexo_schema::ids::{DeviceId, Origin};
+use nexo_schema::ids::Origin;
 use nexo_schema::sigchain::{Event, Genesis, caps};
 use sha2::{Digest as _, Sha256};
 
 use super::entry::Logged;
 use super::findings::{Findings, Kind};
 use super::range::Bundles;
+use crate::auth::chain::{Broken, Chain, Member};
 use crate::auth::keys::DeviceKey;
 use crate::log::{Hash, TILE_WIDTH};
 use crate::store::whole::{AccountPage, AccountRow, DeviceRow, EventPlace, accounts_from};
@@ -162,24 +163,34 @@ fn native(row: &AccountRow, devices: &[&DeviceRow], events: &[&EventPlace]) -> V
     if genesis.handle != row.handle.as_bytes() {
         return Err(account("its genesis event is of another handle"));
     }
-    let id = DeviceId::native(&hash(&entry::device(&genesis.device.key)));
-    let founder = devices.iter().find(|d| d.device_id == id.as_str());
-    let founder = founder.ok_or_else(|| device("its first device is not there"))?;
-    let said = (
-        &genesis.device.key[..],
-        i32::from(genesis.device.caps),
-        i64::try_from(genesis.device.not_after).unwrap_or(i64::MAX),
-        row.created_index,
-    );
-    if said != (&founder.ed25519_pub[..], founder.caps, founder.not_after, founder.added_index) {
-        return Err(device("its first device is not as its genesis event has it"));
+    let stored = events.iter().map(|event| (event.sth_index.unsigned_abs(), &event.event[..]));
+    let chain = Chain::replay(stored).map_err(|Broken(what)| account(what))?;
+    let members = chain.map(|chain| chain.members).unwrap_or_default();
+    if members.len() != devices.len() {
+        return Err(device("its devices are not those that its events added"));
     }
-    for added in devices {
-        exchange_key(added)?;
-        let by_event = |place| events.iter().any(|event| event.sth_index == place);
-        if !by_event(added.added_index) || !added.revoked_index.is_none_or(by_event) {
-            return Err(device("a device was added or revoked where no event of it lies"));
-        }
+    for member in &members {
+        let row = devices.iter().find(|device| device.device_id == member.id.as_str());
+        let row = row.ok_or_else(|| device("a device that its events added is not there"))?;
+        same(member, row)?;
+        exchange_key(row)?;
+    }
+    Ok(())
+}
+
+/// Whether a device's row is what the events say.
+fn same(member: &Member, row: &DeviceRow) -> Verdict {
+    let said = &member.device;
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let keys = (&said.key[..], said.conversations.concat());
+    if keys != (&row.ed25519_pub[..], row.conversations.clone()) {
+        return Err(device("a device is not the one that its event added"));
+    }
+    if (i32::from(said.caps), number(said.not_after)) != (row.caps, row.not_after) {
+        return Err(device("a device may do something else than its events say"));
+    }
+    if (number(member.added), member.ended.map(number)) != (row.added_index, row.revoked_index) {
+        return Err(device("a device was added or revoked elsewhere than its events say"));
     }
     Ok(())
 }

@@ -1,31 +1,45 @@
 //! The auditor's memory: the last head it verified, and the tree under it, in one file.
 //!
 //! ```text
-//! { "schema": "nexo.audit-state/1",
-//!   "origin": "...", "log_key": "<vkey>", "time_key": "<vkey>",
+//! { "schema": "nexo.audit-state/2",
+//!   "origin": "...", "log_key": "<vkey>", "time_key": "<vkey>" or null,
 //!   "size": 42, "peaks": ["<base64>", ...],         largest subtree first
 //!   "head": "<the signed note, verbatim>" }
 //! ```
 //!
 //! The memory is what makes a rollback or fork visible, so it is never trusted on its looks: a
 //! file whose head is not signed by its key, or whose peaks do not hash to that head's root, is
-//! refused and left as it is. What it cannot know is that somebody put an older genuine file
-//! back; keep it where only the auditor writes.
+//! refused and left as it is. It never goes back to a smaller head. That somebody put an older
+//! genuine file back shows in the heads beside it ([`Heads`]), unless they put that back as well;
+//! keep both where only the auditor writes. Files of version 1, in which the time key is never
+//! null, are read too.
 //!
-//! Writing replaces the file whole: a new file beside it, synced, renamed over it, and the folder
-//! synced. A crash leaves the old file or the new one. An advisory lock on `<file>.lock` keeps
-//! two audits apart, of which the slower could otherwise put its older head back.
+//! Writing replaces the file whole, as the last step of an audit: a crash leaves the old file or
+//! the new one. An advisory lock on `<file>.lock` keeps two audits apart, of which the slower
+//! could otherwise put its older head back.
+
+mod files;
+mod heads;
+mod progress;
+
+pub use heads::{Heads, HeadsError};
+#[cfg(test)]
+pub(crate) use progress::UNIT;
+pub(crate) use progress::{Progress, ProgressFile, UNIT_LEVEL};
 
 use crate::checkpoint::{HeadError, SignedHead};
 use crate::encoding::{hash_from_base64, to_base64};
 use crate::key::{KeyError, LogKey, TimeKey};
 use crate::merkle::{CompactRange, PeaksError};
+use files::{at, beside, folder, make_folder, private};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
-const SCHEMA: &str = "nexo.audit-state/1";
+const SCHEMA: &str = "nexo.audit-state/2";
+/// Written by the first version, and read for ever.
+const SCHEMA_1: &str = "nexo.audit-state/1";
 /// Longest file that is read: a note, 63 peaks and two keys are far below.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -34,8 +48,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Memory {
     /// The key that signed the head.
     pub log_key: LogKey,
-    /// The time key the log named last.
-    pub time_key: TimeKey,
+    /// The time key the log named last; `None` when it has named none, as a copy of a log may.
+    pub time_key: Option<TimeKey>,
     /// The newest head that was verified.
     pub head: SignedHead,
     /// The tree under it.
@@ -76,7 +90,7 @@ struct Stored {
     schema: String,
     origin: String,
     log_key: String,
-    time_key: String,
+    time_key: Option<String>,
     size: u64,
     peaks: Vec<String>,
     head: String,
@@ -90,12 +104,17 @@ impl Memory {
     pub fn from_json(bytes: &[u8]) -> Result<Self, MemoryError> {
         let stored: Stored = serde_json::from_slice(bytes)
             .map_err(|error| MemoryError::Json { line: error.line() })?;
-        if stored.schema != SCHEMA {
+        let known = match &*stored.schema {
+            SCHEMA => true,
+            SCHEMA_1 => stored.time_key.is_some(),
+            _ => false,
+        };
+        if !known {
             return Err(MemoryError::Schema);
         }
         let log_key = LogKey::parse(&stored.log_key)?;
-        let time_key = TimeKey::parse(&stored.time_key)?;
-        let head = SignedHead::open(stored.head.as_bytes(), &log_key, Some(&time_key))?;
+        let time_key = stored.time_key.as_deref().map(TimeKey::parse).transpose()?;
+        let head = SignedHead::open(stored.head.as_bytes(), &log_key, time_key.as_ref())?;
         if stored.origin != head.checkpoint.origin || stored.size != head.checkpoint.size {
             return Err(MemoryError::Contradiction);
         }
@@ -117,7 +136,7 @@ impl Memory {
             schema: SCHEMA.to_owned(),
             origin: self.head.checkpoint.origin.clone(),
             log_key: self.log_key.to_string(),
-            time_key: self.time_key.to_string(),
+            time_key: self.time_key.as_ref().map(ToString::to_string),
             size: self.range.size(),
             peaks: self.range.peaks().iter().map(|peak| to_base64(peak)).collect(),
             head: self.head.note.clone(),
@@ -151,6 +170,24 @@ pub enum StateError {
         /// What does not hold.
         cause: MemoryError,
     },
+    /// The file of accepted heads is not one.
+    #[error("{}: {cause}", path.display())]
+    Heads {
+        /// The file.
+        path: PathBuf,
+        /// What does not hold.
+        cause: HeadsError,
+    },
+    /// It holds a larger head than the one to be written, or another one of its size.
+    #[error("{} has a head of size {held}, and does not go to another of {given}", path.display())]
+    Backwards {
+        /// The file.
+        path: PathBuf,
+        /// Size of the head in it.
+        held: u64,
+        /// Size of the head that was to replace it.
+        given: u64,
+    },
 }
 
 /// The file of a memory, locked for this audit until it is dropped.
@@ -182,77 +219,51 @@ impl StateFile {
     /// # Errors
     /// [`StateError::Invalid`] for a file that does not verify, which stays as it is.
     pub fn load(&self) -> Result<Option<Memory>, StateError> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(at(&self.path)(error)),
-        };
-        let mut bytes = Vec::new();
         // A longer file is cut here and then is no JSON.
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(at(&self.path))?;
+        let Some(bytes) = files::read(&self.path, MAX_FILE)? else { return Ok(None) };
         let invalid = |cause| StateError::Invalid { path: self.path.clone(), cause };
         Memory::from_json(&bytes).map(Some).map_err(invalid)
     }
 
-    /// Replaces the file by `memory`, for good when this returns.
+    /// Every head that was accepted.
+    #[must_use]
+    pub fn heads(&self) -> Heads {
+        Heads::beside(&self.path)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps the head of `memory` for ever, and replaces the file by it, for good when this
+    /// returns.
     ///
     /// # Errors
-    /// [`StateError::Io`]; the file is then the old one or the new one.
+    /// [`StateError::Backwards`] for a smaller head than the one in the file or the newest one
+    /// kept, or another one of that size; nothing is written then. Otherwise the file is the old one or the new one.
     pub fn save(&self, memory: &Memory) -> Result<(), StateError> {
-        let text = memory.to_json().map_err(|e| at(&self.path)(io::Error::other(e)))?;
-        // One name is enough: the lock keeps other audits away, and a crash leaves a file that
-        // the next one overwrites.
-        let new = beside(&self.path, "new");
-        let write = || {
-            let mut file = private().write(true).truncate(true).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
+        let (heads, key) = (self.heads(), &memory.log_key);
+        let given = memory.head.checkpoint.size;
+        let before = self.load()?;
+        let newest = heads.newest(key)?;
+        let held = before.iter().map(|held| &held.head).chain(&newest);
+        let contradicted = |held: &&SignedHead| {
+            let (held, new) = (&held.checkpoint, &memory.head.checkpoint);
+            held.size > given || (held.size == given && held.root != new.root)
         };
-        write().map_err(at(&new))?;
-        fs::rename(&new, &self.path).map_err(at(&self.path))?;
-        sync_folder(folder(&self.path)).map_err(at(folder(&self.path)))
+        if let Some(held) = held.filter(contradicted).map(|head| head.checkpoint.size).max() {
+            return Err(StateError::Backwards { path: self.path.clone(), held, given });
+        }
+        // A state file of version 1 has no heads beside it: the first one is its own.
+        if let Some(before) = before.filter(|_| newest.is_none()) {
+            heads.append(&before.head, key)?;
+        }
+        heads.append(&memory.head, key)?;
+        let text = memory.to_json().map_err(|e| at(&self.path)(io::Error::other(e)))?;
+        files::replace(&self.path, text.as_bytes())
     }
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
-    let path = path.to_owned();
-    move |source| StateError::Io { path, source }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
-}
-
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Creates files that only the owner reads: what an auditor watches is nobody else's business.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// Makes a rename durable. Only Unix can sync a folder; elsewhere the rename has to do.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -261,6 +272,7 @@ mod tests {
     use crate::checkpoint::parse_log_keys;
     use crate::testlog::TestLog;
     use serde_json::{Value, json};
+    use std::fs;
 
     fn memory(size: u64) -> Memory {
         let log = TestLog::with(size);
@@ -268,6 +280,7 @@ mod tests {
         let time_key = parse_log_keys(log.signers.key_list().as_bytes(), &log_key).unwrap();
         let note = log.head();
         let head = SignedHead::open(note.as_bytes(), &log_key, Some(&time_key)).unwrap();
+        let time_key = Some(time_key);
         let mut range = CompactRange::new();
         log.hashes().into_iter().for_each(|leaf| range.append(leaf));
         Memory { log_key, time_key, head, range }
@@ -294,7 +307,7 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, ["state.json", "state.json.lock"]);
+        assert_eq!(names, ["state.json", "state.json.heads", "state.json.lock"]);
     }
 
     #[cfg(unix)]
@@ -331,6 +344,65 @@ mod tests {
     }
 
     #[test]
+    fn it_never_goes_back() {
+        let (_folder, path) = path();
+        let file = StateFile::lock(&path).unwrap();
+        file.save(&memory(7)).unwrap();
+        file.save(&memory(7)).unwrap();
+        let (state, heads) = (fs::read(&path).unwrap(), fs::read(file.heads().path()).unwrap());
+        let refused = file.save(&memory(6));
+        assert!(matches!(refused, Err(StateError::Backwards { held: 7, given: 6, .. })));
+        assert_eq!(fs::read(&path).unwrap(), state);
+        assert_eq!(fs::read(file.heads().path()).unwrap(), heads);
+        let mut fork = memory(7);
+        fork.head.checkpoint.root = [9; 32];
+        assert!(matches!(file.save(&fork), Err(StateError::Backwards { held: 7, .. })));
+        // Nor when an older genuine file was put back, or the file was lost.
+        fs::write(&path, memory(3).to_json().unwrap()).unwrap();
+        assert!(matches!(file.save(&memory(6)), Err(StateError::Backwards { held: 7, .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(file.save(&memory(6)), Err(StateError::Backwards { held: 7, .. })));
+        file.save(&memory(8)).unwrap();
+        assert_eq!(file.load().unwrap(), Some(memory(8)));
+    }
+
+    #[test]
+    fn a_crash_between_the_two_files_is_no_harm() {
+        let (_folder, path) = path();
+        let file = StateFile::lock(&path).unwrap();
+        file.save(&memory(3)).unwrap();
+        let old = fs::read(&path).unwrap();
+        file.save(&memory(7)).unwrap();
+        let heads = fs::read(file.heads().path()).unwrap();
+        fs::write(&path, old).unwrap();
+        file.save(&memory(7)).unwrap();
+        assert_eq!(file.load().unwrap(), Some(memory(7)));
+        assert_eq!(fs::read(file.heads().path()).unwrap(), heads, "no head is there twice");
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_read_and_its_head_is_kept() {
+        let (_folder, path) = path();
+        let file = StateFile::lock(&path).unwrap();
+        let mut old: Value = serde_json::from_str(&memory(7).to_json().unwrap()).unwrap();
+        old["schema"] = json!("nexo.audit-state/1");
+        fs::write(&path, old.to_string()).unwrap();
+        assert_eq!(file.load().unwrap(), Some(memory(7)));
+        file.save(&memory(9)).unwrap();
+        let key = memory(0).log_key;
+        let heads: Vec<_> =
+            file.heads().milestones(&key).unwrap().map(|head| head.unwrap().size).collect();
+        assert_eq!(heads, [7, 9]);
+        // Version 1 always had a time key.
+        old["time_key"] = Value::Null;
+        fs::write(&path, old.to_string()).unwrap();
+        assert!(matches!(file.load(), Err(StateError::Invalid { .. })));
+        old["schema"] = json!(SCHEMA);
+        fs::write(&path, old.to_string()).unwrap();
+        assert_eq!(file.load().unwrap().unwrap().time_key, None);
+    }
+
+    #[test]
     fn a_poisoned_file_is_refused_and_kept() {
         let (_folder, path) = path();
         let file = StateFile::lock(&path).unwrap();
@@ -344,7 +416,7 @@ mod tests {
             bad
         };
         for bad in [
-            with("schema", json!("nexo.audit-state/2")),
+            with("schema", json!("nexo.audit-state/3")),
             with("origin", json!("elsewhere")),
             with("size", json!(6)),
             with("size", json!(11)), // as many peaks as 7, and so the same root

@@ -1,0 +1,2 @@
+DROP INDEX accounts_by_place;
+DROP TABLE auditor_tokens;

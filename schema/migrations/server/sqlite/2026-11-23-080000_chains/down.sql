@@ -1,0 +1,3 @@
+DROP TABLE link_requests;
+DROP INDEX refresh_tokens_by_device;
+ALTER TABLE devices DROP COLUMN conversations;
