@@ -219,7 +219,7 @@ pub(crate) struct FullArgs {
 
     /// Threads that read and hash
     ///
-    /// Without this: as many as there are cores, and twice as many for a copy.
+    /// Without this: as many as there are cores; for a copy more, because some wait for the disk.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
 }

@@ -215,10 +215,8 @@ impl Http {
             }
         }
     }
-}
 
-impl Source for Http {
-    async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+    async fn once(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
         let mut answer = self.answer(&self.base.join(path)?).await?;
         let packed = is_gzip(&answer)?;
         let mut bytes = Vec::new();
@@ -229,6 +227,16 @@ impl Source for Http {
             bytes.extend_from_slice(&chunk);
         }
         if packed { unpack(&bytes, limit) } else { Ok(bytes) }
+    }
+}
+
+impl Source for Http {
+    async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+        match self.once(path, limit).await {
+            // Of many thousand requests one meets a server that just gave up a kept connection.
+            Err(FetchError::Broken { .. }) => self.once(path, limit).await,
+            outcome => outcome,
+        }
     }
 }
 
@@ -390,6 +398,21 @@ mod tests {
         ]);
         assert_eq!(source.get("later", 9).await, Ok(b"here".to_vec()));
         assert_eq!(source.get("never", 9).await, Err(FetchError::Status { status: 429 }));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_broke_is_made_again_once() {
+        let cut = || Answer::cut(b"12345");
+        let source = http(&[
+            ("/once", cut()),
+            ("/once", Answer::ok(b"12345")),
+            ("/twice", cut()),
+            ("/twice", cut()),
+            ("/twice", Answer::ok(b"12345")),
+        ]);
+        assert_eq!(source.get("once", 9).await, Ok(b"12345".to_vec()));
+        let broken = source.get("twice", 9).await;
+        assert!(matches!(broken, Err(FetchError::Broken { .. })), "{broken:?}");
     }
 
     #[tokio::test]

@@ -425,6 +425,13 @@ impl Answer {
         Self([head.as_bytes(), body].concat())
     }
 
+    /// An answer that ends before the length it names.
+    pub(crate) fn cut(body: &[u8]) -> Self {
+        let Self(mut bytes) = Self::ok(body);
+        bytes.pop();
+        Self(bytes)
+    }
+
     /// Bytes of any kind, with headers.
     pub(crate) fn binary(body: &[u8], headers: &[(&str, &str)]) -> Self {
         let start = headers

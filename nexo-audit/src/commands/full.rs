@@ -17,8 +17,11 @@ use std::time::Duration;
 
 /// Oldest head of a log that is asked over HTTP. A copy is as old as it is, unless asked for.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Threads for each core where files are read: while one waits for the disk, another hashes.
-const THREADS_PER_CORE_ON_FILES: usize = 2;
+/// Threads for each core where files are read: while some wait for the disk, another hashes.
+/// Two leave a disk of this age half idle; eight do not slow down files that are in memory.
+const THREADS_PER_CORE_ON_FILES: usize = 8;
+/// Most of them, as long as there are fewer cores.
+const MOST_ON_FILES: usize = 64;
 
 /// Audits the log behind HTTP or in a directory.
 pub(crate) async fn run(
@@ -38,13 +41,17 @@ pub(crate) async fn run(
         Place::Directory(path) => {
             let directory = Directory::at(path);
             let open: Open<Directory> = Arc::new(move || Ok(directory.clone()));
-            let more = NonZero::new(THREADS_PER_CORE_ON_FILES).unwrap_or(NonZero::<usize>::MIN);
-            let threads = args.threads.unwrap_or(cores.saturating_mul(more));
+            let threads = args.threads.unwrap_or_else(|| on_files(cores));
             let options = Options { max_age: args.max_age, clock, threads };
             audit(args, open, options, printer).await?
         }
     };
     printer.verified_in_full(&report).map_err(RunError::Io)
+}
+
+fn on_files(cores: NonZero<usize>) -> NonZero<usize> {
+    let threads = cores.get().saturating_mul(THREADS_PER_CORE_ON_FILES).min(MOST_ON_FILES);
+    NonZero::new(threads).map_or(cores, |threads| threads.max(cores))
 }
 
 /// Audits the log that `open` opens and stores the memory, as the last step.
@@ -120,11 +127,13 @@ impl Ask<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use super::on_files;
     use crate::check::system_clock;
     use crate::testlog::TestLog;
     use serde_json::Value;
     use std::ffi::OsString;
     use std::fs;
+    use std::num::NonZero;
     use std::path::Path;
 
     /// The whole program.
@@ -135,6 +144,13 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = crate::run(args, &mut out, &mut err);
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn files_are_read_by_more_threads_than_there_are_cores() {
+        for (cores, threads) in [(1, 8), (2, 16), (8, 64), (16, 64), (64, 64), (96, 96)] {
+            assert_eq!(on_files(NonZero::new(cores).unwrap()).get(), threads);
+        }
     }
 
     #[test]

@@ -78,8 +78,7 @@ impl Auditor {
 
     /// The same on files that the system has forgotten; `None` where it does not forget.
     pub(crate) fn cold(&self, folder: &Path) -> Result<Option<Run>, AuditError> {
-        let synced = Command::new("sync").status().is_ok_and(|status| status.success());
-        if !synced || fs::write(DROP_CACHES, "3").is_err() {
+        if !settle() || fs::write(DROP_CACHES, "3").is_err() {
             return Ok(None);
         }
         self.full(folder, "full").map(Some)
@@ -114,6 +113,12 @@ impl Auditor {
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         Err(AuditError::Refused { code: done.status.code(), said })
     }
+}
+
+/// Waits until everything that was written is on the disk, which is busy until then. Whether that
+/// could be asked for.
+pub(crate) fn settle() -> bool {
+    Command::new("sync").status().is_ok_and(|status| status.success())
 }
 
 /// Looks at it until it ends. What it says fits into a pipe.

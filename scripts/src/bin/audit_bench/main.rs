@@ -92,6 +92,9 @@ fn run(plan: &Plan) -> Result<(), BenchError> {
     let auditor = Auditor::new(plan, &log.vkey());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut measured = Measured::default();
+    audit::settle();
+    // The first look at new files also writes: when they were looked at.
+    auditor.full(log.folder(), "full")?;
     for round in 0..plan.rounds {
         for turn in turns::order(4, round) {
             match turn {
