@@ -12,6 +12,7 @@ Examples:
   nexo-cli send bob 'the build is green'
   git log -1 | nexo-cli send bob -
   nexo-cli tail --follow --json
+  nexo-cli tail --follow --exec ./on-message          each one until it exits 0
   nexo-cli send bob --idempotency-key build-42 done      safe to repeat
   NEXO_IDENTITY_FILE=/run/secrets/nexo nexo-cli send ops 'deployed'";
 
@@ -159,6 +160,25 @@ pub struct Tail {
     /// Stop after this many.
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
+    /// Append to this file (made with mode 0600) instead of stdout: every message exactly once,
+    /// even if tail is killed.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "exec"])]
+    pub output: Option<PathBuf>,
+    /// Run this line of the shell for every message, which is on its stdin as JSON and in
+    /// variables (NEXO_MSG_ID, NEXO_FROM, NEXO_CONV_ID, NEXO_STH_INDEX, NEXO_ATTEMPT, ...).
+    /// Status 0 takes the message; anything else is tried again after a pause.
+    #[arg(long, value_name = "CMD", conflicts_with = "since")]
+    pub exec: Option<String>,
+    /// How often a message is given to --exec before it goes to the dead letters.
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "exec", value_parser = clap::value_parser!(u32).range(1..))]
+    pub exec_tries: u32,
+    /// Seconds that --exec may take each time.
+    #[arg(long, value_name = "SECS", default_value_t = 300, requires = "exec", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub exec_timeout: u64,
+    /// Where messages go that --exec never took, one JSON object a line, in clear [default:
+    /// dead-letters.jsonl in the home].
+    #[arg(long, value_name = "FILE", requires = "exec")]
+    pub dead_letters: Option<PathBuf>,
 }
 
 /// `history`.

@@ -70,6 +70,17 @@ pub enum CliError {
     /// stdout.
     #[error("output: {0}")]
     Output(#[from] io::Error),
+    /// A file that is to be written.
+    #[error("{path}: {source}")]
+    OutputFile {
+        /// The file.
+        path: String,
+        /// Why it cannot be written.
+        source: io::Error,
+    },
+    /// Another process writes that file.
+    #[error("{0} is in use by another process")]
+    OutputBusy(String),
     /// The operating system.
     #[error("{0}")]
     Os(String),
@@ -126,6 +137,8 @@ impl CliError {
             Self::Interrupted => Exit::Interrupted,
             Self::Terminated => Exit::Terminated,
             Self::Output(_) => Exit::Io,
+            Self::OutputFile { .. } => Exit::CannotCreate,
+            Self::OutputBusy(_) => Exit::Temporary,
             Self::Os(_) | Self::Random(_) => Exit::Os,
             Self::Options(error) => options(error),
             Self::Profile(error) => profile(error),

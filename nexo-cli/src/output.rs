@@ -55,6 +55,15 @@ impl Printer {
         writeln!(self.out.borrow_mut(), "{line}")
     }
 
+    /// A result that is a line already.
+    ///
+    /// # Errors
+    /// That stdout cannot be written.
+    pub fn line(&self, line: &str) -> io::Result<()> {
+        self.progress.clear();
+        writeln!(self.out.borrow_mut(), "{line}")
+    }
+
     /// A secret line that was asked for on stdout.
     ///
     /// # Errors

@@ -1,13 +1,20 @@
 //! `tail`: what arrived, verified and decrypted, printed once.
 //!
 //! A message is committed unprinted, written and flushed, then marked printed. A crash in
-//! between prints it again under the same message id: at least once, never lost.
+//! between prints it again under the same message id: at least once, never lost. Only
+//! `--output`, which knows how far it wrote, is exactly once.
 
+mod file;
+mod handler;
+
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
 
+use self::file::OutputFile;
+use self::handler::Handler;
 use super::show::{Shown, received};
 use super::{Context, input};
 use crate::api::{Bell, Ring};
@@ -15,11 +22,12 @@ use crate::cli::Tail;
 use crate::clock;
 use crate::e2ee::{Capabilities, ConversationId};
 use crate::error::CliError;
+use crate::output::Printer;
 use crate::profile::{Profile, Session};
 use crate::receive;
 use crate::trust::account_of;
 use crate::upkeep;
-use crate::vault::{InboxRow, Reading, VaultError};
+use crate::vault::{InboxRow, Reading, Vault, VaultError};
 
 /// A lost bell must not cost more than this.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -41,6 +49,7 @@ pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> 
         session: &session,
         conversation: conversation(&session, args.handle.as_deref()).await?,
         left: args.limit,
+        sink: sink(context, &profile, args).await?,
     };
     tail.receive().await?;
     if let Some(since) = since {
@@ -65,13 +74,38 @@ async fn conversation(
     Ok(Some(ConversationId::direct(session.trust.origin(), own, peer)))
 }
 
-/// A stream of messages to stdout.
+/// Where messages go.
+enum Sink {
+    Stdout,
+    File(OutputFile),
+    Handler(Handler),
+}
+
+async fn sink(context: &Context, profile: &Profile, args: &Tail) -> Result<Sink, CliError> {
+    if let Some(path) = &args.output {
+        let file = OutputFile::open(path, &profile.vault, &context.printer).await?;
+        return Ok(Sink::File(file));
+    }
+    let Some(command) = &args.exec else { return Ok(Sink::Stdout) };
+    let default = || context.options.home.join("dead-letters.jsonl");
+    let dead_letters = args.dead_letters.clone().unwrap_or_else(default);
+    Ok(Sink::Handler(Handler {
+        command: command.clone(),
+        tries: args.exec_tries,
+        limit: Duration::from_secs(args.exec_timeout),
+        first_pause: FIRST_PAUSE,
+        dead_letters,
+    }))
+}
+
+/// A stream of messages to where they go.
 struct Reader<'a> {
     context: &'a Context,
     session: &'a Session<'a>,
     conversation: Option<ConversationId>,
     /// Messages that may still be printed.
     left: Option<u64>,
+    sink: Sink,
 }
 
 impl Reader<'_> {
@@ -108,27 +142,41 @@ impl Reader<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        for row in &rows {
-            self.print_one(row)?;
-        }
-        self.context.printer.flush()?;
-        let indexes: Vec<u64> = rows.iter().map(|row| row.sth_index).collect();
-        vault.write(|tx| tx.set_printed(&indexes)).await.map_err(|e: VaultError| e)?;
+        self.put(&rows).await?;
         self.left = self.left.map(|left| left.saturating_sub(rows.len() as u64));
         Ok(())
     }
 
-    fn print_one(&self, row: &InboxRow) -> Result<(), CliError> {
-        let printer = &self.context.printer;
-        let Shown { object, text, alarm } = received(row);
-        if let Some(alarm) = alarm {
-            printer.warn(&alarm);
+    /// Hands messages over, then marks them.
+    async fn put(&mut self, rows: &[InboxRow]) -> Result<(), CliError> {
+        let (printer, vault) = (&self.context.printer, &self.session.profile.vault);
+        match &mut self.sink {
+            Sink::Stdout => {
+                for row in rows {
+                    if let Some(line) = line(printer, row) {
+                        printer.line(&line)?;
+                    }
+                }
+                printer.flush()?;
+                mark(vault, rows).await
+            }
+            Sink::File(file) => {
+                let mut lines = String::new();
+                for row in rows {
+                    if let Some(line) = line(printer, row) {
+                        let _ = writeln!(lines, "{line}");
+                    }
+                }
+                file.write(&lines, rows, vault).await
+            }
+            Sink::Handler(handler) => {
+                for row in rows {
+                    handler.give(&received(row).object, printer).await?;
+                    mark(vault, std::slice::from_ref(row)).await?;
+                }
+                Ok(())
+            }
         }
-        // What cannot be read is an object for scripts and a word on stderr for people.
-        if printer.is_json() || !text.is_empty() {
-            printer.result(&object, &text)?;
-        }
-        Ok(())
     }
 
     /// For ever: a bell, and a look every minute in case it was not heard.
@@ -171,6 +219,24 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+async fn mark(vault: &Vault, rows: &[InboxRow]) -> Result<(), CliError> {
+    let indexes: Vec<u64> = rows.iter().map(|row| row.sth_index).collect();
+    Ok(vault.write(|tx| tx.set_printed(&indexes)).await.map_err(|e: VaultError| e)?)
+}
+
+/// A message as a line. What cannot be read is an object for scripts and a word on stderr for
+/// people.
+fn line(printer: &Printer, row: &InboxRow) -> Option<String> {
+    let Shown { object, text, alarm } = received(row);
+    if let Some(alarm) = alarm {
+        printer.warn(&alarm);
+    }
+    if printer.is_json() {
+        return Some(object.to_string());
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 fn pauses() -> impl Iterator<Item = Duration> {

@@ -17,11 +17,13 @@
 //! | `prekeys` | prekeys, replays |
 //! | `outbox` | outbox, and the send counters of meta |
 //! | `inbox` | inbox, and the cursor of meta |
+//! | `outputs` | how far files were written, in meta |
 
 mod heads;
 mod identity;
 mod inbox;
 mod outbox;
+mod outputs;
 mod peers;
 mod prekeys;
 mod schema;
@@ -38,6 +40,7 @@ pub use heads::{HeldHead, SplitView};
 pub use identity::StoredPin;
 pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, Target};
 pub use outbox::{Counters, NewOutbox, OutboxRow, OutboxState};
+pub use outputs::Written;
 pub use peers::{Peer, PeerFallback};
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
