@@ -16,7 +16,7 @@
 //! | `reading` | is the public log what its specifications say, at every size |
 //! | `caching` | what may be kept, asked about again, compressed, and read by web pages |
 //! | `proofs` | does a file prove offline what is in the log, and who gets one by name |
-//! | `events` | who may read key events in bulk, and are they what was logged
+//! | `events` | who may read key events in bulk, and are they what was logged |
 //! | `tlog` | does code that none of us wrote agree with the log |
 //! | `metrics` | is the operator told what the relay does, and nobody else |
 //! | `concurrent` | is it one line, however many stand in it |
@@ -33,6 +33,7 @@
 //! | `audit_keys` | is an account's history the one that was logged, and is what is hidden found |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
+//! | `tail_sinks` | do handlers and files get every message, however tail ends |
 //! | `stateless` | can a script send with a line of text and no home |
 //! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
 //! | `two_trees` | do the builder and the checker of the tree agree |
@@ -106,6 +107,8 @@ mod socket_send;
 mod stateless;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod tail_sinks;
 #[cfg(test)]
 mod tlog;
 #[cfg(test)]

@@ -21,6 +21,8 @@ use crate::harness::{Engine, Server, both, number};
 
 /// Clients on each way in.
 const SENDERS: usize = 4;
+/// Minutes of a token; the relay's most.
+const TTL: &str = "1440";
 /// How long a normal run takes.
 const SHORT: Duration = Duration::from_secs(3);
 
@@ -48,7 +50,8 @@ fn asked_for() -> Duration {
 }
 
 async fn soak(engine: Engine, length: Duration) {
-    let server = engine.setup().args("--public-directory").start();
+    // The load does not log in again, and a soak may last longer than a token.
+    let server = engine.setup().args("--public-directory").env("ACCESS_TTL_MIN", TTL).start();
     let crew = Crew::new(&server, SENDERS, SENDERS).await;
     let mut told = Told::default();
     let mut load = crew.load(&[&server], 0).await;
