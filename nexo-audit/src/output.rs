@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `schema`, `verdict`, `code`, `family` | `nexo.audit/1`, and the row of the table in [`crate::finding`] |
 //! | `origin`, `size`, `root`, `previous_size`, `new`, `time`, `age_seconds` | when verified; `root` in base64 as in the checkpoint, `time` RFC 3339 |
+//! | `replaced_time_key` | when verified: the time key that was remembered, when the log names another one now; else null |
 //! | `tiles`, `heads`, `resumed` | after `full`: tiles compared, older heads passed, entries that an audit broken off had done |
 //! | `witnesses` | with a trust file: `counted` and `untimely` [{witness, time}], `absent` [name] |
 //! | `message`, `detail` | otherwise: words, and the finding's data |
@@ -119,6 +120,7 @@ impl<'a> Printer<'a> {
                 "new": report.new,
                 "time": rfc3339(report.time),
                 "age_seconds": report.age,
+                "replaced_time_key": report.replaced_time_key.as_ref().map(ToString::to_string),
             }),
         )
     }
@@ -148,6 +150,7 @@ impl<'a> Printer<'a> {
                 "resumed": report.resumed,
                 "time": report.time.and_then(rfc3339),
                 "age_seconds": report.age,
+                "replaced_time_key": report.replaced_time_key.as_ref().map(ToString::to_string),
             }),
         )
     }

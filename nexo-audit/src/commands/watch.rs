@@ -31,6 +31,9 @@ const MAX_URL: usize = 8192;
 /// on from there. Without an end, a log that answers ever so slowly could keep a round for years, and
 /// nobody would hear that its last verified head has become old.
 const LONGEST_ROUND: Duration = Duration::from_secs(60 * 60);
+/// What a round has at least, be the last head as good as too old: an honest log with many new
+/// entries is not told to be stale because the round that would say otherwise was cut short.
+const LEAST_ROUND: Duration = Duration::from_secs(60);
 /// Until a spool that could not be read is looked at again.
 const SPOOL_TROUBLE: Duration = Duration::from_secs(60);
 
@@ -55,6 +58,8 @@ struct Watch<'a, S> {
     status: Status,
     courier: Courier,
     metrics: Metrics,
+    /// [`LEAST_ROUND`]; tests wait less.
+    least: Duration,
 }
 
 /// How a round ended, and what the program would end with if it were the only one.
@@ -76,7 +81,8 @@ impl<'a, S: Source> Watch<'a, S> {
             Bounds { patience: args.patience.as_secs(), max_age: args.check.max_age.as_secs() };
         let courier = Courier::new(Arc::clone(&spool), receivers);
         let metrics = Metrics::default();
-        Ok(Self { args, source, clock, bounds, spool, status, courier, metrics })
+        let least = LEAST_ROUND;
+        Ok(Self { args, source, clock, bounds, spool, status, courier, metrics, least })
     }
 
     /// One round, and one attempt to tell everybody.
@@ -152,12 +158,12 @@ impl<'a, S: Source> Watch<'a, S> {
         }
     }
 
-    /// How long a round may take: not beyond the moment when the last verified head is too old,
-    /// which is news by then, whatever keeps the round from its verdict.
+    /// How long a round may take: not much beyond the moment when the last verified head is too
+    /// old, which is news by then, whatever keeps the round from its verdict.
     fn longest(&self) -> Duration {
         let limit = self.args.check.timeout.unwrap_or(LONGEST_ROUND);
         let fresh = self.status.fresh_for((self.clock)(), self.bounds).filter(|left| *left > 0);
-        fresh.map_or(limit, |left| limit.min(Duration::from_secs(left)))
+        fresh.map_or(limit, |left| limit.min(Duration::from_secs(left).max(self.least)))
     }
 
     async fn round(&self, printer: &mut Printer<'_>) -> Round {
@@ -439,7 +445,7 @@ mod tests {
         drop(good);
 
         let mut slow = watch(&args, true).await;
-        slow.status = status;
+        (slow.status, slow.least) = (status, Duration::ZERO);
         let Round { end, outcome } = slow.round(&mut printer).await;
         assert!(matches!(outcome, Err(RunError::Timeout)));
         let news = slow.status.judge(end, NOW + 1, slow.bounds);
@@ -459,8 +465,10 @@ mod tests {
             let end = |time| End { head_time: Some(time), ..verified_end() };
             watch.status.judge(end(NOW - 2 * 86_400), NOW, watch.bounds);
             assert_eq!(watch.longest(), limit);
-            watch.status.judge(end(NOW - 86_400 + 9), NOW, watch.bounds);
-            assert_eq!(watch.longest(), Duration::from_secs(10));
+            for (left, longest) in [(9, 60), (59, 60), (99, 100)] {
+                watch.status.judge(end(NOW - 86_400 + left), NOW, watch.bounds);
+                assert_eq!(watch.longest(), Duration::from_secs(longest));
+            }
         }
     }
 
