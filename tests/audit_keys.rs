@@ -2,7 +2,11 @@
 //! the server forgets an event or tells another one.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use nexo_cli::e2ee::account_fingerprint;
 use nexo_schema::bytes::to_base64;
@@ -91,6 +95,50 @@ async fn a_native_account_is_shown_with_its_proofs() {
     assert_eq!((&plain["native"], &plain["account_id"]), (&false.into(), &pam.account[..].into()));
     assert_eq!(plain["devices"][0]["device_id"], pam.device);
     assert_eq!(plain["events"][0]["change"], "plain");
+}
+
+/// A proxy in front of one server: its URL, and what it was given to pass on.
+fn proxy(server: &Server) -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (behind, given) = (server.url().replacen("http://", "", 1), Arc::clone(&seen));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&behind)) else { return };
+            let (back, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let given = Arc::clone(&given);
+            thread::spawn(move || pass(answers, back, |_| {}));
+            let record = move |bytes: &[u8]| given.lock().unwrap().extend_from_slice(bytes);
+            thread::spawn(move || pass(client, server, record));
+        }
+    });
+    (url, seen)
+}
+
+/// Passes on what comes, until nothing does.
+fn pass(mut from: TcpStream, mut to: TcpStream, record: impl Fn(&[u8])) {
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        record(&bytes[..length]);
+        if to.write_all(&bytes[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_in_the_environment_does_not_read_the_token() {
+    let server = Server::start();
+    Native::new(&server, "alice").await;
+    let reader = Reader::of(&server);
+    let (url, seen) = proxy(&server);
+    let mut command = reader.auditor.command(&["keys", "alice", server.url(), "--token-file"]);
+    run(command.arg(&reader.token).env("http_proxy", url), b"").ok();
+    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
+    assert!(seen.contains("/checkpoint HTTP/1.1"), "what is no secret goes through it: {seen}");
+    assert!(!seen.contains("nxa_") && !seen.contains("/log/events"), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -185,6 +185,14 @@ pub fn parse_log_keys(note: &[u8], log_key: &LogKey) -> Result<TimeKey, LogKeysE
     Ok(key)
 }
 
+/// Whether a text is the key list of some log, whatever its name and keys.
+pub(crate) fn is_key_list(text: &str) -> bool {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let [LOG_KEYS, origin, vkey, ""] = lines[..] else { return false };
+    let key = vkey.strip_prefix("time ").and_then(|vkey| TimeKey::parse(vkey).ok());
+    key.is_some_and(|key| key.name().strip_suffix("/time") == Some(origin))
+}
+
 /// Decimal in its one spelling. Sizes stay below 2^63 because a signed 64-bit integer has to
 /// hold them in every database, and no log gets there.
 pub(crate) fn decimal(text: &str) -> Option<u64> {

@@ -7,7 +7,7 @@
 
 use flate2::read::GzDecoder;
 use reqwest::header::HeaderValue;
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url, header, redirect};
 use std::error::Error;
 use std::fmt;
 use std::fmt::Write as _;
@@ -172,10 +172,11 @@ impl Http {
     /// # Errors
     /// [`FetchError::Connect`] when the system's certificates cannot be used.
     pub fn new(base: LogUrl) -> Result<Self, FetchError> {
-        Self::sending(base, header::HeaderMap::new())
+        Self::over(base, client())
     }
 
-    /// As [`Http::new`], showing a token with every request.
+    /// As [`Http::new`], showing a token with every request; unless it is encrypted, to the log
+    /// itself and to no proxy.
     ///
     /// # Errors
     /// As [`Http::new`], and for a token that no header can hold.
@@ -183,20 +184,16 @@ impl Http {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|error| FetchError::Connect { cause: error.to_string() })?;
         value.set_sensitive(true);
-        Self::sending(base, header::HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+        let headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+        let client = client().default_headers(headers);
+        // A proxy named by the environment would read what is not encrypted.
+        let direct = base.0.scheme() == "http";
+        Self::over(base, if direct { client.no_proxy() } else { client })
     }
 
-    fn sending(base: LogUrl, headers: header::HeaderMap) -> Result<Self, FetchError> {
-        let client = Client::builder()
-            .default_headers(headers)
-            .user_agent(concat!("nexo-audit/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|e| FetchError::Connect { cause: innermost(&e) })?;
+    fn over(base: LogUrl, client: ClientBuilder) -> Result<Self, FetchError> {
+        let client = client.build();
+        let client = client.map_err(|e| FetchError::Connect { cause: innermost(&e) })?;
         Ok(Self { base, client })
     }
 
@@ -228,6 +225,17 @@ impl Http {
         }
         if packed { unpack(&bytes, limit) } else { Ok(bytes) }
     }
+}
+
+/// What every client keeps to.
+fn client() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("nexo-audit/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
 }
 
 impl Source for Http {

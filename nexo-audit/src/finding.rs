@@ -3,7 +3,8 @@
 //! [`TABLE`] is the only place where a verdict gets its name and exit code. Names and codes are
 //! a contract with scripts: a later version may add rows, but a name keeps its meaning.
 //!
-//! Every verdict about a log has an exit code that no other has. Its *family* is the code that
+//! Every verdict about what a log signed or served has an exit code that no other has, but
+//! `bad_data`, which is 65 as bad input of any kind is. Its *family* is the code that
 //! nexo-cli ends with for the same kind of thing (80 key, 81 entries and proofs, 83 signature,
 //! 84 contradicting heads, 85 time, 86 quorum), for scripts that want the kind alone. The first
 //! of a family has the family's own number.

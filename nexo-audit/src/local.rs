@@ -71,12 +71,14 @@ impl Source for Directory {
     const LOCAL: bool = true;
 
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
-        let mut file = File::open(self.root.join(path)).map_err(|error| of_io(&error))?;
-        let found = file.metadata().map_err(|error| of_io(&error))?;
+        let path = self.root.join(path);
+        // Before it is opened: opening a pipe would wait for somebody who writes into it.
+        let found = path.metadata().map_err(|error| of_io(&error))?;
         let length = found.len();
         if !found.is_file() {
             return Err(FetchError::NotFound);
         }
+        let mut file = File::open(path).map_err(|error| of_io(&error))?;
         if length > limit as u64 {
             return Err(FetchError::TooLarge { limit });
         }
@@ -117,6 +119,16 @@ mod tests {
         let stem = |path: PathBuf| Place::Directory(path).file_stem();
         assert_eq!(stem(path.clone()), stem(path.join("../a/.")));
         assert_ne!(stem(path), stem(other));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_pipe_in_a_copy_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("checkpoint");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let found = Directory::at(folder.path()).get("checkpoint", 9).await;
+        assert_eq!(found, Err(FetchError::NotFound));
     }
 
     #[tokio::test]

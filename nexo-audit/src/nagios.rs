@@ -32,7 +32,8 @@ pub(crate) fn status(verdict: Verdict) -> (u8, &'static str) {
 /// The line of a verified audit, with its numbers behind the bar: entries, new ones, and the
 /// head's age against the oldest allowed.
 pub(crate) fn verified(report: &Report, max_age: u64) -> String {
-    let Report { origin, size, new, age, .. } = report;
+    let Report { size, new, age, .. } = report;
+    let origin = single(&report.origin);
     format!(
         "NEXO OK - verified {origin}, {size} entries, head {age} s old \
          |size={size} new={new} age={age}s;;{max_age};0"
@@ -42,9 +43,12 @@ pub(crate) fn verified(report: &Report, max_age: u64) -> String {
 /// The line of any other end.
 pub(crate) fn failed(verdict: Verdict, message: &str) -> String {
     let (_, word) = status(verdict);
-    // A bar would begin the numbers, a line end the long output.
-    let message = message.replace(['|', '\n', '\r'], " ");
-    format!("NEXO {word} - {}: {message}", verdict.name())
+    format!("NEXO {word} - {}: {}", verdict.name(), single(message))
+}
+
+/// Words as they may stand there: a bar would begin the numbers, a line end the long output.
+fn single(words: &str) -> String {
+    words.replace('|', " ").replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -76,6 +80,7 @@ mod tests {
     fn lines_are_single_and_have_one_bar() {
         let line = failed(Verdict::Fork, "a|b\nc");
         assert_eq!(line, "NEXO CRITICAL - fork: a b c");
+        assert_eq!(failed(Verdict::Fork, "a\u{1b}[2J\r"), "NEXO CRITICAL - fork: a [2J ");
         let report = Report {
             origin: "log.example".into(),
             size: 7,
@@ -86,6 +91,8 @@ mod tests {
             age: 3,
             replaced_time_key: None,
         };
+        let odd = Report { origin: "a|size=9".into(), ..report.clone() };
+        assert_eq!(verified(&odd, 9).matches('|').count(), 1);
         let line = verified(&report, 86_400);
         assert!(line.starts_with("NEXO OK - verified log.example, 7 entries"), "{line}");
         assert!(line.ends_with("|size=7 new=5 age=3s;;86400;0"), "{line}");

@@ -215,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn a_note_of_the_largest_size_is_read_and_one_byte_more_is_not() {
+        let signers = Signers::new("log");
+        for (size, outcome) in [(MAX_NOTE, Ok(())), (MAX_NOTE + 1, Err(NoteError::TooLong))] {
+            let line = signers.log_line("");
+            let text = "x".repeat(size - line.len() - 2) + "\n";
+            let bytes = signed(&text, &[&line]);
+            assert_eq!(bytes.len(), size);
+            assert_eq!(Note::parse(bytes.as_bytes()).map(drop), outcome);
+        }
+    }
+
+    #[test]
     fn unknown_keys_are_ignored_and_known_ones_must_verify() {
         let (ours, theirs) = (Signers::new("log"), Signers::other("log"));
         let key = ours.log_key();

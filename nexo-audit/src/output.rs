@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `schema`, `verdict`, `code`, `family` | `nexo.audit/1`, and the row of the table in [`crate::finding`] |
 //! | `origin`, `size`, `root`, `previous_size`, `new`, `time`, `age_seconds` | when verified; `root` in base64 as in the checkpoint, `time` RFC 3339 |
+//! | `replaced_time_key` | when verified: the time key that was remembered, when the log names another one now; else null |
 //! | `tiles`, `heads`, `resumed` | after `full`: tiles compared, older heads passed, entries that an audit broken off had done |
 //! | `witnesses` | with a trust file: `counted` and `untimely` [{witness, time}], `absent` [name] |
 //! | `message`, `detail` | otherwise: words, and the finding's data |
@@ -45,7 +46,7 @@ impl<'a> Printer<'a> {
 
     /// A word to the person in front of it. Nobody may be there, so failing is fine.
     pub(crate) fn say(&mut self, words: &str) {
-        let _ = writeln!(self.err, "{words}");
+        let _ = writeln!(self.err, "{}", plain(words, true));
     }
 
     /// In the words of monitoring systems (see [`crate::nagios`]); `max_age` in seconds.
@@ -90,7 +91,7 @@ impl<'a> Printer<'a> {
         if self.json {
             return self.object(Verdict::Verified, members);
         }
-        writeln!(self.out, "{}  {words}", Verdict::Verified.name())?;
+        writeln!(self.out, "{}  {}", Verdict::Verified.name(), plain(words, false))?;
         self.out.flush()
     }
 
@@ -119,6 +120,7 @@ impl<'a> Printer<'a> {
                 "new": report.new,
                 "time": rfc3339(report.time),
                 "age_seconds": report.age,
+                "replaced_time_key": report.replaced_time_key.as_ref().map(ToString::to_string),
             }),
         )
     }
@@ -148,6 +150,7 @@ impl<'a> Printer<'a> {
                 "resumed": report.resumed,
                 "time": report.time.and_then(rfc3339),
                 "age_seconds": report.age,
+                "replaced_time_key": report.replaced_time_key.as_ref().map(ToString::to_string),
             }),
         )
     }
@@ -176,7 +179,7 @@ impl<'a> Printer<'a> {
                 }),
             )?;
         } else if finding.is_some() {
-            writeln!(self.out, "{}  {error}", outcome.name)?;
+            writeln!(self.out, "{}  {}", outcome.name, plain(&error.to_string(), false))?;
             self.out.flush()?;
         } else {
             self.say(&format!("error: {error}"));
@@ -209,8 +212,44 @@ impl<'a> Printer<'a> {
     }
 }
 
+/// Words as a terminal may show them, over several `lines` or on one. Some of them are a stranger's,
+/// and may neither steer the terminal nor begin a line that looks like ours.
+fn plain(words: &str, lines: bool) -> String {
+    let steers = |c: char| {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
+            || matches!(c, '\u{2066}'..='\u{2069}');
+        turns || (c.is_control() && !(lines && c == '\n'))
+    };
+    let mut plain = String::with_capacity(words.len());
+    for c in words.chars() {
+        if steers(c) { plain.extend(c.escape_unicode()) } else { plain.push(c) }
+    }
+    plain
+}
+
 /// POSIX seconds for people; `None` for what no calendar has.
 fn rfc3339(seconds: u64) -> Option<String> {
     let time = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
     Some(time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_does_not_steer_the_terminal() {
+        let words = "a\u{1b}[2J\u{9b}K\u{202e}b\rc\nverified  d";
+        let escaped = "a\\u{1b}[2J\\u{9b}K\\u{202e}b\\u{d}c";
+        assert_eq!(plain(words, false), format!("{escaped}\\u{{a}}verified  d"));
+        assert_eq!(plain(words, true), format!("{escaped}\nverified  d"));
+        let honest = "alice \u{2014} 7 \u{fc}\u{4e2d}";
+        assert_eq!(plain(honest, false), honest);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut printer = Printer::new(&mut out, &mut err, false);
+        printer.holds(words, json!({})).unwrap();
+        printer.say(words);
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert!(![out, err].concat().contains(&0x1b));
+    }
 }

@@ -172,6 +172,20 @@ mod tests {
         }
     }
 
+    /// The longest entry, the longest path and the longest note have room.
+    #[test]
+    fn a_proof_of_the_largest_size_is_read_and_one_byte_more_is_not() {
+        let extra = format!("extra {}\n", to_base64(&[7; 65_535]));
+        let largest = file(&extra, u64::MAX >> 1, &[[1; 32]; MAX_PATH], &"n".repeat(MAX_NOTE));
+        assert!(largest.len() <= MAX_FILE, "{}", largest.len());
+        let room = "n".repeat(MAX_FILE - largest.len());
+        let whole = largest + &room;
+        let proof = OfflineProof::parse(whole.as_bytes()).unwrap();
+        assert_eq!((proof.path.len(), proof.checkpoint.len()), (63, MAX_NOTE + room.len()));
+        let more = whole + "n";
+        assert_eq!(OfflineProof::parse(more.as_bytes()), Err(OfflineProofError::TooLong));
+    }
+
     #[test]
     fn a_file_has_its_lines_in_order() {
         let hash = to_base64(&[1; 32]);

@@ -422,10 +422,13 @@ mod tests {
         let path = "bundle".to_owned();
         let bad = Finding::BadBundle { path, cause };
         assert_eq!(rebuild(&short, &head(&honest)), Err(bad));
-        let mut short = chunk(&all, &honest, 0);
-        short.tile.bytes.pop();
-        let bad = Finding::BadTile { path: "tile".into(), width: 5, bytes: 159 };
-        assert_eq!(rebuild(&short, &head(&honest)), Err(bad));
+        // A part of a hash too little and too much, and whole hashes of which one is.
+        for bytes in [159, 161, 128, 192] {
+            let mut odd = chunk(&all, &honest, 0);
+            odd.tile.bytes.resize(bytes, 0);
+            let bad = Finding::BadTile { path: "tile".into(), width: 5, bytes };
+            assert_eq!(rebuild(&odd, &head(&honest)), Err(bad));
+        }
     }
 
     /// The entries of that log are not Nexo's, which shows only where the tree is right.

@@ -44,7 +44,7 @@ fn a_rollback() {
 #[test]
 fn a_rollback_that_was_vouched_for_afterwards() {
     let older = Log::of(SEEN - 1).but(|log| log.time += 60);
-    Victim::who_knows_the_log().finds(Site::of(&older), 98, "rollback", Proof);
+    Victim::who_knows_the_log().finds(Site::of(&older), 98, "rollback", Observation);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_head_of_another_log_by_this_key() {
         || truth().with("checkpoint", Answer::ok(head.clone())),
         97,
         "wrong_origin",
-        Proof,
+        Observation,
     );
 }
 

@@ -1,7 +1,8 @@
 //! Commands on what is at hand: heads to compare, proofs and evidence to verify.
 
+use super::exit_codes;
 use super::trust::{EvidenceArgs, TrustArgs};
-use super::{duration, exit_codes};
+use crate::duration::duration;
 use crate::encoding::hash_from_hex;
 use crate::fetch::LogUrl;
 use crate::key::LogKey;

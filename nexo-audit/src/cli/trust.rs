@@ -23,7 +23,8 @@ pub(crate) struct TrustArgs {
 pub(crate) struct EvidenceArgs {
     /// Folder for the evidence of a finding
     ///
-    /// Without this: `evidence` beside the state file, or here for a command without one.
+    /// Without this: `evidence` beside the state file, or here for a command without one. A folder
+    /// takes 256 MiB of observations, and proofs up to 1 GiB.
     #[arg(long, value_name = "DIR")]
     pub(crate) evidence: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! Commands that look after a log and its accounts: `watch` and `keys`.
 
-use super::{CheckArgs, duration};
+use super::CheckArgs;
+use crate::duration::duration;
 use crate::sigchain::Handle;
 use crate::watch::webhook::WebhookUrl;
 use clap::Args;
@@ -69,7 +70,8 @@ Examples:
     nexo-audit keys alice https://relay.example.org --token-file auditor.token --expect alice.devices
 
 The whole log is read, because only its entries say how many events there are: one that the server \
-hides is found. The list has a line for each device that was ever in the account:
+hides is found. Nothing of that is remembered for the next run: no signature says that a list of \
+entries is complete. The list has a line for each device that was ever in the account:
     nexo1:<52 characters>   the account's fingerprint (nexo-cli whoami)
     <64 hex digits>         a device, by its id
     key:<base64>            a device, by its Ed25519 key

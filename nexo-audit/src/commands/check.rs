@@ -117,6 +117,29 @@ mod tests {
         (outcome.map(|verified| verified.report), String::from_utf8(err).unwrap())
     }
 
+    /// Whoever has the log key can name a time key of his own, and vouch for old heads with it.
+    #[test]
+    fn a_script_sees_that_the_time_key_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = TestLog { time: system_clock(), ..TestLog::with(5) };
+        let new = TestLog { signers: old.signers.with_new_time_key(), ..old.clone() };
+        let (state, vkey) = (folder.path().join("state"), old.signers.log_key().to_string());
+        let state = state.to_str().unwrap();
+        let replaced = old.signers.time_key().to_string();
+        for command in ["check", "full"] {
+            let _ = fs::remove_file(state);
+            for (log, wanted) in
+                [(&old, Value::Null), (&new, replaced.clone().into()), (&new, Value::Null)]
+            {
+                let url = log.publish(&[]).serve();
+                let args = [command, &url, "--vkey", &vkey, "--state", state, "--json"];
+                let (code, out, err) = crate::testlog::program(&args);
+                let object: Value = serde_json::from_str(&out).unwrap();
+                assert_eq!((code, &object["replaced_time_key"]), (0, &wanted), "{err}");
+            }
+        }
+    }
+
     type Lie = fn(&mut TestLog) -> Shelf;
 
     /// Every lie about a log of 600 entries to somebody who remembers 300, and its verdict.

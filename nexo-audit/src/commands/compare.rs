@@ -349,7 +349,7 @@ mod tests {
             assert_eq!(object["detail"]["served"], 300);
             let file = object["evidence"].as_str().unwrap();
             let (code, out, _) = program(&["evidence", "verify", file, "--vkey", &desk.vkey]);
-            assert!(code == 0 && out.starts_with("verified  proof of rollback"), "{out}");
+            assert!(code == 0 && out.starts_with("verified  observation of rollback"), "{out}");
         }
         // Another server that is behind, and the log itself beside it.
         let log = TestLog::with(400).publish(&[]).serve();

@@ -11,11 +11,6 @@ use crate::output::Printer;
 use crate::state::Memory;
 use serde_json::json;
 use std::path::Path;
-use std::time::Duration;
-
-/// Longest that evidence is gathered: the finding is there, and must not wait for a log that
-/// answers slowly.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Verifies a file that somebody else wrote.
 pub(crate) fn run(args: &EvidenceVerifyArgs, printer: &mut Printer<'_>) -> Result<(), RunError> {
@@ -53,6 +48,8 @@ pub(crate) fn run(args: &EvidenceVerifyArgs, printer: &mut Printer<'_>) -> Resul
             "shows": judgement.shows,
             "seen_at": evidence.seen_at,
             "log_vkey": key.to_string(),
+            // Under a key that the file brought itself, anybody can have signed all of it.
+            "pinned": args.vkey.is_some(),
         },
     });
     printer.holds(&words, members).map_err(RunError::Io)
@@ -114,8 +111,7 @@ pub(crate) async fn keep<S: Source>(
         policy: scene.policy,
         now: scene.now,
     };
-    let gathered = tokio::time::timeout(PATIENCE, gather(source, &case)).await;
-    write(gathered.ok().flatten(), scene.folder, printer);
+    write(gather(source, &case).await, scene.folder, printer);
 }
 
 /// Writes evidence, if there is some, and tells where it is.
@@ -135,5 +131,53 @@ pub(crate) struct Nowhere;
 impl Source for Nowhere {
     async fn get(&self, _path: &str, _limit: usize) -> Result<Vec<u8>, FetchError> {
         Err(FetchError::NotFound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::Resource;
+    use crate::finding::Verdict;
+    use crate::testlog::{NOW, Signers, TestLog, program};
+    use serde_json::Value;
+
+    fn verified(evidence: &Evidence, more: &[&str]) -> (u8, String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("evidence.json");
+        std::fs::write(&path, serde_json::to_vec(evidence).unwrap()).unwrap();
+        program(&[&["evidence", "verify", path.to_str().unwrap()], more].concat())
+    }
+
+    #[test]
+    fn a_stranger_does_not_write_lines_that_look_like_ours() {
+        let key = TestLog::with(0).signers.log_key();
+        let mut evidence = Evidence::new(Verdict::BadSignature, &key, NOW);
+        let path = "x\u{1b}[2J\nverified  proof of fork  origin=log.example".to_owned();
+        let bytes = Signers::other("log.example").key_list().into_bytes();
+        evidence.resources.push(Resource { path, bytes });
+        let (code, out, err) = verified(&evidence, &["--vkey", &key.to_string()]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert_eq!(out.lines().count(), 1, "{out}");
+        assert!(out.starts_with("verified  observation of bad_signature"), "{out}");
+        assert!(!out.contains('\u{1b}'));
+    }
+
+    /// Anybody can sign two heads with a key of their own and put the key into the file.
+    #[test]
+    fn a_script_sees_whose_word_the_key_is() {
+        let (held, mut forked) = (TestLog::with(7), TestLog::with(7));
+        forked.entries.swap(0, 1);
+        let key = held.signers.log_key();
+        let mut evidence = Evidence::new(Verdict::Fork, &key, NOW);
+        (evidence.held, evidence.shown) = (Some(held.head()), Some(forked.head()));
+        let vkey = key.to_string();
+        for (more, pinned) in [(&["--json"][..], false), (&["--json", "--vkey", &vkey], true)] {
+            let (code, out, err) = verified(&evidence, more);
+            let object: Value = serde_json::from_str(&out).unwrap();
+            assert_eq!((code, &object["evidence"]["standing"]), (0, &"proof".into()));
+            assert_eq!(object["evidence"]["pinned"], pinned, "{err}");
+            assert_eq!(err.starts_with("warning: taking the key from the file"), !pinned);
+        }
     }
 }

@@ -94,6 +94,9 @@ pub(crate) enum RunError {
     /// An offline proof without an entry, and none given.
     #[error("the proof has no entry in it, so there is nothing to look for")]
     NoEntry,
+    /// A file that is longer than any entry.
+    #[error("{} is longer than an entry of a log can be", path.display())]
+    LongEntry { path: PathBuf },
     /// Not a file of evidence.
     #[error("{}: {cause}", path.display())]
     Evidence { path: PathBuf, cause: EvidenceError },
@@ -110,7 +113,7 @@ pub(crate) enum RunError {
     #[error("{} does not list the key of {origin}", path.display())]
     NotListed { path: PathBuf, origin: String },
     /// A witness that is the log.
-    #[error("{}: the witness {name} has the time key of the log it should witness", path.display())]
+    #[error("{}: the witness {name} has a key of the log it should witness", path.display())]
     OwnWitness { path: PathBuf, name: String },
     /// The memory cannot be used.
     #[error(transparent)]
@@ -139,7 +142,7 @@ pub(crate) enum RunError {
     /// The verdict could not be written, or the program could not start.
     #[error("{0}")]
     Io(io::Error),
-    /// `--timeout` passed.
+    /// `--timeout` passed, or the time that a round of a watch has.
     #[error("no verdict before --timeout passed")]
     Timeout,
 }
@@ -158,7 +161,9 @@ impl RunError {
                 Verdict::NoInput
             }
             Self::Input { .. } => Verdict::Io,
-            Self::HeadFile { .. } | Self::ProofFile { .. } => Verdict::BadData,
+            Self::HeadFile { .. } | Self::ProofFile { .. } | Self::LongEntry { .. } => {
+                Verdict::BadData
+            }
             Self::Evidence { .. } | Self::EvidenceKey { .. } | Self::Judgement { .. } => {
                 Verdict::BadEvidence
             }

@@ -75,6 +75,10 @@ fn leaf(
     }
     if let Some(path) = &args.entry {
         let entry = input::read(path, MAX_ENTRY)?;
+        // More than that was not read, and no log has it: its beginning must not pass for it.
+        if entry.len() > MAX_ENTRY {
+            return Err(RunError::LongEntry { path: path.clone() });
+        }
         return Ok((leaf_hash(&entry), "entry"));
     }
     let extra = proof.extra.as_ref().ok_or(RunError::NoEntry)?;
@@ -164,6 +168,25 @@ mod tests {
         assert_eq!(verify(&[&with]).0, 64, "no key");
         assert_eq!(verify(&["absent", "--vkey", &vkey]).0, 66);
         assert_eq!(verify(&[&entry, "--vkey", &vkey]).0, 65);
+    }
+
+    /// A file is no entry because the log has one that it begins with.
+    #[test]
+    fn the_beginning_of_a_longer_file_does_not_pass_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = TestLog::with(7);
+        let file_of = |length| file(folder.path(), "entry", vec![b'x'; length]);
+        // The longest that is an entry, and what was once read of anything longer.
+        for (leaf, given, code) in
+            [(65_535, 65_535, 0), (65_535, 65_536, 65), (65_536, 65_536, 65), (65_536, 90_000, 65)]
+        {
+            log.entries[3] = vec![b'x'; leaf];
+            let text = offline_proof(3, &oracle_inclusion(3, &log.hashes()), &log.head());
+            let proof = file(folder.path(), "proof", text);
+            let vkey = log.signers.log_key().to_string();
+            let args = [&proof, "--vkey", &vkey, "--entry", &file_of(given)];
+            assert_eq!(verify(&args.map(|arg| arg as &str)).0, code, "{leaf} {given}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::checkpoint::SignedHead;
 use crate::cli::TrustArgs;
 use crate::fetch::{LogUrl, Source};
 use crate::finding::Finding;
-use crate::key::LogKey;
+use crate::key::{LogKey, TimeKey};
 use crate::note::Note;
 use crate::output::Printer;
 use crate::policy::views::{View, judge};
@@ -64,13 +64,23 @@ impl TrustFile {
         }
     }
 
-    /// Refuses a key that is not among the logs of the file, when it lists any.
+    /// Refuses a key that is not among the logs of the file, when it lists any, and one that is a
+    /// witness's.
     pub(crate) fn admit(&self, key: &LogKey) -> Result<(), RunError> {
-        if self.policy.admits(key) {
-            return Ok(());
+        if !self.policy.admits(key) {
+            let (path, origin) = (self.path.clone(), key.origin().to_owned());
+            return Err(RunError::NotListed { path, origin });
         }
-        let (path, origin) = (self.path.clone(), key.origin().to_owned());
-        Err(RunError::NotListed { path, origin })
+        self.no_witness_of_its_own(key, None)
+    }
+
+    fn no_witness_of_its_own(
+        &self,
+        log_key: &LogKey,
+        time_key: Option<&TimeKey>,
+    ) -> Result<(), RunError> {
+        let own = self.policy.own_witness(log_key, time_key).map(str::to_owned);
+        own.map_or(Ok(()), |name| Err(RunError::OwnWitness { path: self.path.clone(), name }))
     }
 
     /// The shorter of the file's and the command's longest age.
@@ -107,7 +117,8 @@ impl<'a> Witnesses<'a> {
         Ok(Self { file, views })
     }
 
-    /// Judges the head of an audit that is verified otherwise: no witness saw another log, the quorum is met.
+    /// Judges the head of an audit that is verified otherwise: no witness saw another log, the
+    /// quorum is met.
     /// `None` without a trust file.
     pub(crate) async fn judge<S: Source>(
         &self,
@@ -126,10 +137,7 @@ impl<'a> Witnesses<'a> {
         for view in &self.views {
             judge(source, view, head).await.map_err(|finding| failure(finding, Some(view)))?;
         }
-        if let Some(name) = file.policy.witness_with(memory.time_key.as_ref()) {
-            let (path, name) = (file.path.clone(), name.to_owned());
-            return Err(RunError::OwnWitness { path, name });
-        }
+        file.no_witness_of_its_own(&memory.log_key, memory.time_key.as_ref())?;
         ballot(&file.policy, head, now, max_age).map(Some).map_err(|finding| failure(finding, None))
     }
 }
@@ -245,10 +253,11 @@ mod tests {
         assert_eq!(audit("check", &url, folder, &["--trust", &trust]).0, 0);
         let listed = audit("check", &url, folder, &["--trust", other.to_str().unwrap()]);
         assert_eq!(listed.0, 64, "the file pins another key than the memory");
-        let time_key = log(0).signers.time_key();
-        let own = format!("witness T {time_key}\nquorum T\n");
-        fs::write(folder.join("own.txt"), own).unwrap();
-        refused(&["--trust", folder.join("own.txt").to_str().unwrap()]);
+        let signers = log(0).signers;
+        for own in [signers.time_key(), signers.log_key_as_time_key()] {
+            fs::write(folder.join("own.txt"), format!("witness T {own}\nquorum T\n")).unwrap();
+            refused(&["--trust", folder.join("own.txt").to_str().unwrap()]);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::session::state_path;
 use super::{RunError, check, input};
 use crate::check::Report;
-use crate::cli::WatchArgs;
+use crate::cli::{CheckArgs, WatchArgs};
 use crate::encoding::to_base64;
 use crate::fetch::{Http, Source};
 use crate::finding::Verdict;
@@ -27,6 +27,13 @@ use tokio::sync::Notify;
 
 /// Longest file with a webhook's URL, bytes.
 const MAX_URL: usize = 8192;
+/// Longest that a round may take without `--timeout`. What it has hashed is kept and the next one goes
+/// on from there. Without an end, a log that answers ever so slowly could keep a round for years, and
+/// nobody would hear that its last verified head has become old.
+const LONGEST_ROUND: Duration = Duration::from_secs(60 * 60);
+/// What a round has at least, be the last head as good as too old: an honest log with many new
+/// entries is not told to be stale because the round that would say otherwise was cut short.
+const LEAST_ROUND: Duration = Duration::from_secs(60);
 /// Until a spool that could not be read is looked at again.
 const SPOOL_TROUBLE: Duration = Duration::from_secs(60);
 
@@ -51,6 +58,8 @@ struct Watch<'a, S> {
     status: Status,
     courier: Courier,
     metrics: Metrics,
+    /// [`LEAST_ROUND`]; tests wait less.
+    least: Duration,
 }
 
 /// How a round ended, and what the program would end with if it were the only one.
@@ -72,7 +81,8 @@ impl<'a, S: Source> Watch<'a, S> {
             Bounds { patience: args.patience.as_secs(), max_age: args.check.max_age.as_secs() };
         let courier = Courier::new(Arc::clone(&spool), receivers);
         let metrics = Metrics::default();
-        Ok(Self { args, source, clock, bounds, spool, status, courier, metrics })
+        let least = LEAST_ROUND;
+        Ok(Self { args, source, clock, bounds, spool, status, courier, metrics, least })
     }
 
     /// One round, and one attempt to tell everybody.
@@ -148,10 +158,19 @@ impl<'a, S: Source> Watch<'a, S> {
         }
     }
 
+    /// How long a round may take: not much beyond the moment when the last verified head is too
+    /// old, which is news by then, whatever keeps the round from its verdict.
+    fn longest(&self) -> Duration {
+        let limit = self.args.check.timeout.unwrap_or(LONGEST_ROUND);
+        let fresh = self.status.fresh_for((self.clock)(), self.bounds).filter(|left| *left > 0);
+        fresh.map_or(limit, |left| limit.min(Duration::from_secs(left).max(self.least)))
+    }
+
     async fn round(&self, printer: &mut Printer<'_>) -> Round {
         let began = Instant::now();
         let source = Arc::clone(&self.source);
-        let outcome = check::audit(&self.args.check, source, self.clock, printer).await;
+        let args = CheckArgs { timeout: Some(self.longest()), ..self.args.check.clone() };
+        let outcome = check::audit(&args, source, self.clock, printer).await;
         let outcome = outcome.map(|verified| verified.report);
         let now = (self.clock)();
         let end = match &outcome {
@@ -369,4 +388,91 @@ fn spool_folder(args: &WatchArgs) -> Result<PathBuf, RunError> {
     let mut name = state.into_os_string();
     name.push(".watch");
     Ok(name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::fetch::FetchError;
+    use crate::testlog::{NOW, Shelf, TestLog};
+    use clap::Parser as _;
+    use std::path::Path;
+
+    /// A log that takes every request and answers none, once it is told to.
+    struct Tarpit {
+        shelf: Shelf,
+        silent: bool,
+    }
+
+    impl Source for Tarpit {
+        async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+            if self.silent {
+                std::future::pending::<()>().await;
+            }
+            self.shelf.get(path, limit).await
+        }
+    }
+
+    fn args(folder: &Path, more: &[&str]) -> WatchArgs {
+        let state = folder.join("state.json");
+        let vkey = TestLog::with(0).signers.log_key().to_string();
+        let fixed = ["nexo-audit", "watch", "https://log.example", "--vkey", &vkey, "--state"];
+        let all = [&fixed[..], &[state.to_str().unwrap()], more].concat();
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Watch(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn watch(args: &WatchArgs, silent: bool) -> Watch<'_, Tarpit> {
+        let source = Tarpit { shelf: TestLog::with(7).publish(&[]), silent };
+        Watch::set_up(args, Arc::new(source), || NOW).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_log_that_never_answers_does_not_hide_that_its_head_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        // The head is of now, so one more second and it is too old.
+        let args = args(folder.path(), &["--max-age", "0s"]);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut printer = Printer::new(&mut out, &mut err, false);
+        let mut good = watch(&args, false).await;
+        let Round { end, outcome } = good.round(&mut printer).await;
+        outcome.unwrap();
+        assert_eq!(good.status.judge(end, NOW, good.bounds).len(), 1);
+        let status = good.status.clone();
+        drop(good);
+
+        let mut slow = watch(&args, true).await;
+        (slow.status, slow.least) = (status, Duration::ZERO);
+        let Round { end, outcome } = slow.round(&mut printer).await;
+        assert!(matches!(outcome, Err(RunError::Timeout)));
+        let news = slow.status.judge(end, NOW + 1, slow.bounds);
+        let verdicts: Vec<_> = news.iter().map(|notice| notice.verdict.as_str()).collect();
+        assert_eq!(verdicts, ["stale"]);
+    }
+
+    #[tokio::test]
+    async fn a_round_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = [(&[][..], LONGEST_ROUND), (&["--timeout", "5m"], Duration::from_secs(300))];
+        for (more, limit) in limits {
+            let args = args(folder.path(), more);
+            let mut watch = watch(&args, false).await;
+            assert_eq!(watch.longest(), limit);
+            // A head that was too old before the round began gives it no less time.
+            let end = |time| End { head_time: Some(time), ..verified_end() };
+            watch.status.judge(end(NOW - 2 * 86_400), NOW, watch.bounds);
+            assert_eq!(watch.longest(), limit);
+            for (left, longest) in [(9, 60), (59, 60), (99, 100)] {
+                watch.status.judge(end(NOW - 86_400 + left), NOW, watch.bounds);
+                assert_eq!(watch.longest(), Duration::from_secs(longest));
+            }
+        }
+    }
+
+    fn verified_end() -> End {
+        End { verdict: Verdict::Verified, head_time: None, account: Account::default() }
+    }
 }

@@ -22,14 +22,22 @@ use crate::state::Memory;
 use crate::tile::{Span, WIDTH, level_path, spans};
 use serde::Deserialize;
 use serde_json::Value;
+use std::time::Duration;
 
+/// Longest that a log is asked for more: the finding is there, and must not wait for one that
+/// answers slowly, nor be without the evidence that is already at hand.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A full tile.
 const MAX_TILE: usize = 256 * 32;
 /// Longest bundle that is read.
 const MAX_BUNDLE: usize = 1 << 20;
-/// Most bytes of bundles that a file takes for a root that does not fit; beyond that the heads
-/// have to do.
+/// Most bytes of bundles that a file takes for a root that does not fit. Beyond that the heads have
+/// to do, and the file says so: with more it would be longer than what is read, and it would be the
+/// word of its writer all the same, because nobody signed what was served.
 const MAX_ENTRIES: usize = 2 << 20;
+/// Added to the words of a finding whose entries are not in its file.
+pub(super) const TOO_MUCH: &str =
+    " (the entries are not in this file: they could not all be had, or are more than 2 MiB)";
 
 /// A finding, and what is known around it.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +59,17 @@ pub struct Case<'a> {
 }
 
 /// Makes the evidence of a finding about the log at `source`. `None` for a finding without any: a
-/// log that does not answer has signed nothing.
+/// log that does not answer has signed nothing. Takes a minute at most: of a log that stalls, what
+/// was signed is kept. Runs inside a Tokio runtime with its clock.
 pub async fn gather<S: Source>(source: &S, case: &Case<'_>) -> Option<Evidence> {
+    gather_within(source, case, PATIENCE).await
+}
+
+pub(super) async fn gather_within<S: Source>(
+    source: &S,
+    case: &Case<'_>,
+    patience: Duration,
+) -> Option<Evidence> {
     let verdict = case.finding.verdict();
     let mut evidence = Evidence::new(verdict, case.key, case.now);
     evidence.message = case.finding.to_string();
@@ -63,7 +80,8 @@ pub async fn gather<S: Source>(source: &S, case: &Case<'_>) -> Option<Evidence> 
         evidence.policy = case.policy.map(str::to_owned);
     }
     let bare = evidence.clone();
-    add(source, case, &mut evidence).await;
+    // What came until then may do; if not, the heads alone do.
+    let _ = tokio::time::timeout(patience, add(source, case, &mut evidence)).await;
     let shows = |evidence: &Evidence| verify(evidence, case.key).is_ok();
     [evidence, bare].into_iter().find(shows)
 }
@@ -181,6 +199,7 @@ async fn root<S: Source>(source: &S, case: &Case<'_>, evidence: &mut Evidence) {
         bytes += served.as_ref().map_or(MAX_ENTRIES, |(served, _)| served.bytes.len());
         if bytes >= MAX_ENTRIES {
             evidence.resources.clear();
+            evidence.message.push_str(TOO_MUCH);
             return;
         }
         evidence.resources.extend(served.map(|(served, _)| served));

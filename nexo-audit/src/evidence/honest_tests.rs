@@ -3,7 +3,7 @@
 use super::tests::{judged, key, memory};
 use super::*;
 use crate::nodes::Nodes;
-use crate::testlog::{NOW, TestLog, Witness as Signer};
+use crate::testlog::{NOW, Signers, TestLog, Witness as Signer};
 
 /// Honest heads of 300 and 600 entries, and what a file about them may hold.
 struct Honest {
@@ -68,6 +68,44 @@ async fn honest_heads_are_no_contradiction() {
     for verdict in [Verdict::Verified, Verdict::Usage, Verdict::Unreachable, Verdict::Busy] {
         honest.refuses(verdict, |_| {});
     }
+}
+
+/// A log that had another name before its first entry, with the same key: whoever puts the old name
+/// on its signature lines makes no liar of it.
+#[test]
+fn a_log_that_was_renamed_is_not_convicted() {
+    let (old, new) = (key(), TestLog { signers: Signers::new("new.example"), ..TestLog::with(7) });
+    let relabelled = |note: &str| {
+        let text = note.split_once("\n\n").unwrap().0.to_owned() + "\n";
+        format!("{text}\n{}", TestLog::with(0).signers.log_line(&text))
+    };
+    let (head, list) = (relabelled(&new.head()), relabelled(&new.signers.key_list()));
+    for note in [&head, &list] {
+        assert!(crate::note::Note::parse(note.as_bytes()).unwrap().signed_by(&old).is_ok());
+    }
+    let mut evidence = Evidence::new(Verdict::WrongOrigin, &old, NOW);
+    evidence.shown = Some(head.clone());
+    assert_eq!(judged(&evidence).unwrap().standing, Standing::Observation);
+    for (path, note) in [("checkpoint", &head), ("log/keys", &list), ("log/keys", &head)] {
+        let mut evidence = Evidence::new(Verdict::BadData, &old, NOW);
+        let bytes = note.clone().into_bytes();
+        evidence.resources.push(Resource { path: path.to_owned(), bytes });
+        assert_eq!(judged(&evidence).unwrap().standing, Standing::Observation, "{path}");
+    }
+}
+
+/// A machine without a battery for its clock starts in the past; a clock that was ahead is set right.
+#[test]
+fn a_log_whose_clock_went_back_is_not_convicted() {
+    let mut evidence = Evidence::new(Verdict::Rollback, &key(), NOW);
+    let (before, after) =
+        (TestLog { time: NOW + 86_400, ..TestLog::with(300) }, TestLog::with(301));
+    evidence.log_keys = Some(after.signers.key_list());
+    // Whoever writes the file calls the older head the later one.
+    (evidence.held, evidence.shown) = (Some(after.head()), Some(before.head()));
+    let judgement = judged(&evidence).unwrap();
+    assert_eq!(judgement.standing, Standing::Observation);
+    assert!(judgement.shows.contains("or its clock did"), "{}", judgement.shows);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::check::{Options, Trust, check};
+use crate::fetch::{FetchError, Source};
 use crate::finding::Finding;
 use crate::state::Memory;
 use crate::testlog::{NOW, Shelf, Signers, TestLog, enc, oracle_root};
@@ -77,7 +78,7 @@ const LIES: &[(&str, &str, Standing, Lie)] = &[
         shelf.put("log/consistency?from=300&to=600", none.to_vec());
         shelf
     }),
-    ("an older head, vouched for later", "rollback", Standing::Proof, |_| {
+    ("an older head, vouched for later", "rollback", Standing::Observation, |_| {
         TestLog { time: NOW + 1, ..TestLog::with(299) }.publish(&[])
     }),
     ("an older head", "rollback", Standing::Observation, |_| TestLog::with(299).publish(&[])),
@@ -123,7 +124,7 @@ const LIES: &[(&str, &str, Standing, Lie)] = &[
         log.signers = Signers::other("log.example");
         log.publish(&[300])
     }),
-    ("another log's head", "wrong_origin", Standing::Proof, |log| {
+    ("another log's head", "wrong_origin", Standing::Observation, |log| {
         let shelf = log.publish(&[300]);
         let text = log.head().replacen("log.example", "gol.example", 1);
         let text = text.split_once("\n\n").unwrap().0.to_owned() + "\n";
@@ -175,6 +176,75 @@ async fn each_lie_leaves_evidence_that_holds_elsewhere() {
     }
 }
 
+/// A log that answers the audit, and from then on nothing.
+struct Stalls;
+
+impl Source for Stalls {
+    async fn get(&self, _: &str, _: usize) -> Result<Vec<u8>, FetchError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_stalls_does_not_keep_what_it_signed_from_being_kept() {
+    let memory = memory().await;
+    let trust = || Trust::Memory(Box::new(memory.clone()));
+    for name in ["another past", "an older head", "an old head", "entries and tiles of another log"]
+    {
+        let lie = LIES.iter().find(|lie| lie.0 == name).unwrap().3;
+        let shelf = Arc::new(lie(TestLog::with(600)));
+        let failure = check(shelf, trust(), OPTIONS, &mut |_, _| {}).await.unwrap_err();
+        let case = Case {
+            key: &key(),
+            finding: &failure.finding,
+            head: failure.head.as_deref(),
+            other: failure.remembered.as_deref(),
+            memory: Some(&memory),
+            policy: None,
+            now: NOW,
+        };
+        let kept = gather::gather_within(&Stalls, &case, Duration::from_millis(20)).await;
+        let judgement = judged(&kept.unwrap_or_else(|| panic!("{name}: no evidence"))).unwrap();
+        assert_eq!(judgement.verdict, failure.finding.verdict(), "{name}");
+        assert_eq!(judgement.standing, Standing::Observation, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_says_that_its_entries_were_too_many() {
+    let wrong = |log: &TestLog| {
+        let (shelf, mut other) = (log.publish(&[300]), log.clone());
+        other.entries.swap(400, 401);
+        for path in ["tile/entries/001", "tile/0/001"] {
+            shelf.put(path, other.publish(&[]).take(path));
+        }
+        shelf
+    };
+    let (finding, small) = evidence_of(wrong(&TestLog::with(600))).await;
+    assert_eq!(finding.verdict(), Verdict::RootMismatch);
+    let small = small.unwrap();
+    assert!(!small.resources.is_empty() && small.message == finding.to_string());
+    // What it serves by now is as long as a bundle can be, so that two fill a file.
+    let shelf = wrong(&TestLog::with(600));
+    for path in ["tile/entries/001", "tile/entries/002.p/88"] {
+        shelf.put(path, vec![0; 1 << 20]);
+    }
+    let (memory, head) = (memory().await, TestLog::with(600).head());
+    let case = Case {
+        key: &key(),
+        finding: &finding,
+        head: Some(&head),
+        other: None,
+        memory: Some(&memory),
+        policy: None,
+        now: NOW,
+    };
+    let large = gather(&shelf, &case).await.unwrap();
+    assert_eq!(large.resources, []);
+    assert_eq!(large.message, format!("{finding}{}", gather::TOO_MUCH));
+    assert_eq!(judged(&large).unwrap().standing, Standing::Observation);
+}
+
 #[tokio::test]
 async fn a_log_that_does_not_answer_leaves_none() {
     assert_eq!(evidence_of(Shelf::default()).await.1, None);
@@ -207,9 +277,7 @@ async fn a_proof_without_one_of_its_parts_is_none() {
         let needed: &[&str] = match evidence.verdict.as_str() {
             "fork" => &["held", "shown"],
             "inconsistent" => &["held", "shown", "prefix"],
-            "rollback" => &["held", "shown", "log_keys"],
             "bad_entry" => &["shown", "leaves"],
-            "wrong_origin" => &["shown"],
             _ => &["resources"],
         };
         for part in needed {
@@ -280,6 +348,53 @@ fn a_file_is_written_once_for_one_finding() {
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
     // A file in the place of the folder.
     assert!(evidence.write(&path).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_folder_is_not_written_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut evidence = Evidence::new(Verdict::Stale, &key(), NOW);
+    evidence.shown = Some(TestLog::with(7).head());
+    let path = evidence.write(folder.path()).unwrap();
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let (new, other) = (format!(".{name}.{}.new", std::process::id()), folder.path().join("other"));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&other, "precious").unwrap();
+    std::os::unix::fs::symlink(&other, folder.path().join(new)).unwrap();
+    evidence.write(folder.path()).unwrap();
+    assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+    assert_eq!(Evidence::parse(&std::fs::read(&path).unwrap()), Ok(evidence));
+}
+
+#[test]
+fn what_a_log_serves_does_not_fill_the_disk_nor_the_place_of_proofs() {
+    let folder = tempfile::tempdir().unwrap();
+    let room = store::Room { observations: 3 * 4096, proofs: 5 * 4096 };
+    let stale = |size| {
+        let shown = Some(TestLog::with(size).head());
+        Evidence { shown, ..Evidence::new(Verdict::Stale, &key(), NOW) }
+    };
+    let fork = |size| {
+        let (held, mut other) = (TestLog::with(size), TestLog::with(size));
+        other.entries.swap(0, 1);
+        let (held, shown) = (Some(held.head()), Some(other.head()));
+        Evidence { held, shown, ..Evidence::new(Verdict::Fork, &key(), NOW) }
+    };
+    let written = |evidence: Evidence| evidence.write_within(folder.path(), room);
+    let full = |outcome: std::io::Result<std::path::PathBuf>| {
+        assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    };
+    for size in 1..=3 {
+        written(stale(size)).unwrap();
+    }
+    full(written(stale(4)));
+    // One that is there already is no news, and a proof has room of its own.
+    written(stale(3)).unwrap();
+    written(fork(5)).unwrap();
+    written(fork(6)).unwrap();
+    full(written(fork(7)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! What somebody knows of an account: a list against which its history is held.
 //!
 //! ```text
-//! # comment, and empty lines
+//! # comment, also after a space behind a device; and empty lines
 //! nexo1:<52 characters>      the account's fingerprint
 //! <64 hex digits>            a device, by its id
 //! key:<base64>               a device, by its Ed25519 key
@@ -47,7 +47,7 @@ impl Expected {
     pub(crate) fn parse(text: &str) -> Result<Self, ExpectError> {
         let mut list = Self::default();
         for (number, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
+            let line = without_comment(line).trim();
             if !line.is_empty() && !list.take(line) {
                 return Err(ExpectError { line: number + 1 });
             }
@@ -106,6 +106,14 @@ impl Expected {
     }
 }
 
+/// A line up to its comment. The name of a device may have a `#` in it, so one begins a comment
+/// only where a word begins.
+fn without_comment(line: &str) -> &str {
+    let begins = |at: usize| line[..at].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices('#').map(|(at, _)| at).find(|at| begins(*at));
+    comment.map_or(line, |at| &line[..at])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +146,13 @@ mod tests {
             Err(Finding::ForeignDevice { foreign, .. }) => foreign,
             Err(other) => panic!("{other}"),
         }
+    }
+
+    #[test]
+    fn the_name_of_a_device_may_have_a_hash_in_it() {
+        let list = Expected::parse("#\n name:a#b # c\nname:#d\nname:e #\n\t# f").unwrap();
+        assert_eq!(list.names, ["a#b", "#d", "e"]);
+        assert_eq!(Expected::parse("name:a\n!# b"), Err(ExpectError { line: 2 }));
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! The scan reads the whole log, because only the entries say how many events there are: a server
-//! that hides a revocation has it in the log and not in its answers. `expect` compares what was
+//! that hides a revocation has it in the log and not in its answers. It does so at each run: what
+//! an earlier one found could be kept and verified entry by entry, but that there were no others
+//! is covered by no root, so a file that lacks one would hide it for ever. `expect` compares what was
 //! found with what somebody knows of the account.
 
 pub(crate) mod expect;

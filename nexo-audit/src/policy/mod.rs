@@ -134,11 +134,15 @@ impl Policy {
         self.logs.is_empty() || self.logs.iter().any(|log| log.key.as_ref() == Some(key))
     }
 
-    /// The witness that cosigns with the log's own time key, and so is none.
+    /// The witness that cosigns with a key of the log's own, and so is none.
     #[must_use]
-    pub fn witness_with(&self, time_key: Option<&TimeKey>) -> Option<&str> {
-        let own = time_key?.verifier().key_bytes();
-        let same = |key: &WitnessKey| key.verifier().key_bytes() == own;
+    pub fn own_witness(&self, log_key: &LogKey, time_key: Option<&TimeKey>) -> Option<&str> {
+        let log = log_key.verifier().key_bytes();
+        let time = time_key.map(|key| key.verifier().key_bytes());
+        let same = |key: &WitnessKey| {
+            let key = key.verifier().key_bytes();
+            key == log || Some(key) == time
+        };
         let found = self.witnesses.iter().find(|witness| witness.key.as_ref().is_some_and(same));
         found.map(|witness| witness.name.as_str())
     }

@@ -10,7 +10,7 @@
 
 use super::reading::{MAX_FILE, MAX_ITEMS, PolicyError};
 use super::{Group, Log, Member, Policy, Rules, Witness};
-use crate::cli::duration;
+use crate::duration::duration;
 use crate::key::{KeyError, LogKey, WitnessKey, post_quantum_key};
 use std::collections::{HashMap, HashSet};
 

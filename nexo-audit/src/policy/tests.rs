@@ -45,6 +45,24 @@ fn the_example_of_the_specification_is_read() {
 }
 
 #[test]
+fn a_key_of_the_log_is_no_witness() {
+    let (log, other) = (Signers::new("log.example"), Signers::other("log.example"));
+    let (log_key, time_key) = (log.log_key(), log.time_key());
+    let own = |key: &dyn std::fmt::Display, time_key| {
+        let policy = parse(&format!("{}witness T {key}\nquorum T\n", witnesses(2))).unwrap();
+        policy.own_witness(&log_key, time_key).map(str::to_owned)
+    };
+    let named = Some("T".to_owned());
+    assert_eq!(own(&time_key, Some(&time_key)), named);
+    assert_eq!(own(&time_key, None), None);
+    for known in [None, Some(&time_key)] {
+        assert_eq!(own(&log.log_key_as_time_key(), known), named);
+        assert_eq!(own(&other.time_key(), known), None);
+        assert_eq!(own(&other.log_key_as_time_key(), known), None);
+    }
+}
+
+#[test]
 fn blanks_comments_urls_and_rules_are_read() {
     let key = Signers::new("log.example").log_key();
     let text = format!(

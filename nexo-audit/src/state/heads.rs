@@ -16,8 +16,9 @@
 //!
 //! Reading is bounded: lines one by one, the newest head from the end of the file.
 
-use super::{StateError, files};
+use super::StateError;
 use crate::checkpoint::{Checkpoint, HeadError, SignedHead};
+use crate::files;
 use crate::key::LogKey;
 use crate::note::MAX_NOTE;
 use crate::rebuild::Milestone;
@@ -133,8 +134,7 @@ impl Heads {
         let line = line.map_err(|error| at()(io::Error::other(error)))? + "\n";
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(at())?;
         if new {
-            let folder = files::folder(&self.path);
-            files::sync_folder(folder).map_err(files::at(folder))?;
+            files::sync_folder(files::folder(&self.path))?;
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Heads {
             let mut line = Vec::new();
             let mut bounded = reader.as_mut()?.take(MAX_LINE as u64);
             match bounded.read_until(b'\n', &mut line) {
-                Err(error) => Some(Err(files::at(&heads.path)(error))),
+                Err(error) => Some(Err(files::at(&heads.path)(error).into())),
                 Ok(_) if line.ends_with(b"\n") => Some(Ok((number, line))),
                 Ok(read) if read < MAX_LINE => None,
                 Ok(_) => Some(Err(heads.invalid(HeadsError::Line { line: number }))),

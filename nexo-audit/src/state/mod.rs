@@ -18,7 +18,6 @@
 //! the new one. An advisory lock on `<file>.lock` keeps two audits apart, of which the slower
 //! could otherwise put its older head back.
 
-mod files;
 mod heads;
 mod progress;
 
@@ -29,11 +28,11 @@ pub(crate) use progress::{Progress, ProgressFile, UNIT_LEVEL};
 
 use crate::checkpoint::{HeadError, SignedHead};
 use crate::encoding::{hash_from_base64, to_base64};
+use crate::files::{self, FileError, beside};
 use crate::key::{KeyError, LogKey, TimeKey};
 use crate::merkle::{CompactRange, PeaksError};
-use files::{at, beside, folder, make_folder, private};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -190,6 +189,12 @@ pub enum StateError {
     },
 }
 
+impl From<FileError> for StateError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        Self::Io { path, source }
+    }
+}
+
 /// The file of a memory, locked for this audit until it is dropped.
 #[derive(Debug)]
 pub struct StateFile {
@@ -204,13 +209,10 @@ impl StateFile {
     /// # Errors
     /// [`StateError::Busy`] when another audit holds it, [`StateError::Io`] otherwise.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
-        make_folder(folder(path)).map_err(at(folder(path)))?;
-        let lock_path = beside(path, "lock");
-        let lock = private().append(true).open(&lock_path).map_err(at(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Busy { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(at(&lock_path)(source)),
+        files::make_folder(files::folder(path))?;
+        match files::lock(&beside(path, "lock"))? {
+            Some(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            None => Err(StateError::Busy { path: path.to_owned() }),
         }
     }
 
@@ -242,7 +244,8 @@ impl StateFile {
     ///
     /// # Errors
     /// [`StateError::Backwards`] for a smaller head than the one in the file or the newest one
-    /// kept, or another one of that size; nothing is written then. Otherwise the file is the old one or the new one.
+    /// kept, or another one of that size; nothing is written then. Otherwise the file is the old
+    /// one or the new one.
     pub fn save(&self, memory: &Memory) -> Result<(), StateError> {
         let (heads, key) = (self.heads(), &memory.log_key);
         let given = memory.head.checkpoint.size;
@@ -261,8 +264,8 @@ impl StateFile {
             heads.append(&before.head, key)?;
         }
         heads.append(&memory.head, key)?;
-        let text = memory.to_json().map_err(|e| at(&self.path)(io::Error::other(e)))?;
-        files::replace(&self.path, text.as_bytes())
+        let text = memory.to_json().map_err(|e| files::at(&self.path)(io::Error::other(e)))?;
+        Ok(files::replace(&self.path, text.as_bytes())?)
     }
 }
 

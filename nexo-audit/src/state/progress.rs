@@ -13,8 +13,9 @@
 //! here and finds something begins again without it before it accuses anyone. Only what was in
 //! order is written here. A file that is damaged or of another audit is passed over.
 
-use super::{StateError, files};
+use super::StateError;
 use crate::encoding::to_hex;
+use crate::files;
 use crate::key::LogKey;
 use crate::merkle::Hash;
 use serde::{Deserialize, Serialize};

@@ -124,7 +124,8 @@ impl Status {
 
     /// Seconds from `now` until the newest verified head is too old; `None` before the first.
     pub(crate) fn fresh_for(&self, now: u64, bounds: Bounds) -> Option<u64> {
-        Some((self.head_time? + bounds.max_age + 1).saturating_sub(now))
+        let end = self.head_time?.saturating_add(bounds.max_age).saturating_add(1);
+        Some(end.saturating_sub(now))
     }
 
     /// Takes a round's end at `now` (POSIX seconds) in, and says what is news.
@@ -234,9 +235,19 @@ impl Status {
 }
 
 /// What tells a finding that stands from others of its verdict: its data, which says which
-/// sizes, roots and leaves.
+/// sizes, roots and leaves. Not what grows with the log from round to round: the head that does
+/// not extend the remembered one is a newer one each time, and the news is the same.
 fn subject(end: &End) -> String {
-    to_hex(&Sha256::digest(end.account.detail.to_string())[..16])
+    let grows: &[&str] = match end.verdict {
+        Verdict::Inconsistent => &["to", "cause"],
+        Verdict::WitnessDisagrees => &["time", "seen", "served"],
+        _ => &[],
+    };
+    let mut detail = end.account.detail.clone();
+    if let Some(members) = detail.as_object_mut() {
+        members.retain(|name, _| !grows.contains(&name.as_str()));
+    }
+    to_hex(&Sha256::digest(detail.to_string())[..16])
 }
 
 #[cfg(test)]
@@ -367,6 +378,43 @@ mod tests {
         assert!(!status.is_healthy());
         status.resolve(&ids[1], 401).unwrap();
         assert!(status.is_healthy());
+    }
+
+    /// The remembered head stays, and the log that does not extend it grows.
+    #[test]
+    fn another_past_is_told_once_however_the_log_grows() {
+        let mut status = status();
+        let inconsistent = |from: u64, to: u64, cause: &str| {
+            let detail = json!({ "from": from, "to": to, "cause": cause });
+            let account = Account { detail, ..Account::default() };
+            End { verdict: Verdict::Inconsistent, head_time: None, account }
+        };
+        let witness = |name: &str, served: u64| {
+            let detail = json!({
+                "witness": name, "time": served, "seen": served - 1, "served": served,
+                "cause": "of the same size, with another root",
+            });
+            let account = Account { detail, ..Account::default() };
+            End { verdict: Verdict::WitnessDisagrees, head_time: None, account }
+        };
+        let ends = [
+            (1, inconsistent(7, 9, "the proof does not lead to the older root")),
+            (2, inconsistent(7, 10, "the proof does not lead to the signed root")),
+            (3, inconsistent(8, 10, "the proof does not lead to the older root")),
+            (4, witness("W", 20)),
+            (5, witness("W", 21)),
+            (6, witness("V", 21)),
+        ];
+        let news: Vec<u64> = told(&mut status, &ends).iter().map(|(at, ..)| *at).collect();
+        assert_eq!(news, [1, 3, 4, 6]);
+    }
+
+    #[test]
+    fn an_age_without_end_is_never_reached() {
+        let mut status = status();
+        told(&mut status, &[(10, good(10))]);
+        let bounds = Bounds { max_age: u64::MAX, ..BOUNDS };
+        assert_eq!(status.fresh_for(10, bounds), Some(u64::MAX - 10));
     }
 
     #[test]

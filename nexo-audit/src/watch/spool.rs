@@ -14,9 +14,10 @@
 
 use super::judge::Status;
 use super::notice::Notice;
+use crate::files::{self, FileError, at};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 const STATUS: &str = "status.json";
@@ -65,6 +66,12 @@ pub(crate) enum SpoolError {
     },
 }
 
+impl From<FileError> for SpoolError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        Self::Io { path, source }
+    }
+}
+
 /// The folder, locked until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -94,13 +101,10 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`].
     pub(crate) fn open(folder: &Path) -> Result<Self, SpoolError> {
-        make_folder(folder).map_err(at(folder))?;
-        let path = folder.join(LOCK);
-        let lock = private().append(true).open(&path).map_err(at(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(SpoolError::Busy { path: folder.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(at(&path)(source)),
+        files::make_folder(folder)?;
+        match files::lock(&folder.join(LOCK))? {
+            Some(lock) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            None => Err(SpoolError::Busy { path: folder.to_owned() }),
         }
     }
 
@@ -186,7 +190,7 @@ impl Spool {
     /// [`SpoolError`].
     pub(crate) fn done(&self, waiting: &Waiting) -> Result<(), SpoolError> {
         fs::remove_file(&waiting.path).map_err(at(&waiting.path))?;
-        sync_folder(&self.folder).map_err(at(&self.folder))
+        Ok(files::sync_folder(&self.folder)?)
     }
 
     /// Names of waiting notices: their numbers have one width, so their order is that of time.
@@ -213,59 +217,15 @@ fn is_notice(name: &str) -> bool {
     })
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
-    let path = path.to_owned();
-    move |source| SpoolError::Io { path, source }
-}
-
-/// The bytes of a file; `None` when there is none.
+/// The bytes of a file; `None` when there is none. A longer one is cut here and then is no JSON.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, SpoolError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at(path)(error)),
-    };
-    let mut bytes = Vec::new();
-    // A longer file is cut here and then is no JSON.
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(at(path))?;
-    Ok(Some(bytes))
+    Ok(files::read(path, MAX_FILE)?)
 }
 
 /// Replaces a file by a value, for good when this returns.
 fn write(path: &Path, value: &impl Serialize) -> Result<(), SpoolError> {
     let text = serde_json::to_vec_pretty(value).map_err(|e| at(path)(io::Error::other(e)))?;
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file = private().write(true).truncate(true).open(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()
-    };
-    write().map_err(at(&new))?;
-    fs::rename(&new, path).map_err(at(path))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    sync_folder(folder).map_err(at(folder))
-}
-
-/// Files that only the owner reads: what an auditor watches is nobody else's business.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// Makes a rename durable. Only Unix can sync a folder; elsewhere the rename has to do.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    Ok(files::replace(path, &text)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use super::super::posix;
 use super::{JudgementError, Shown, Standing, Trial, unfounded};
 use crate::check::read_proof;
-use crate::checkpoint::{Checkpoint, HeadError, LogKeysError, SignedHead, parse_log_keys};
+use crate::checkpoint::{
+    Checkpoint, HeadError, LogKeysError, SignedHead, is_key_list, parse_log_keys,
+};
 use crate::merkle::{empty_root, prefix_roots, verify_consistency};
 use crate::note::Note;
 use crate::policy::Policy;
@@ -68,27 +70,26 @@ fn contradiction(trial: &Trial<'_>, older: &Checkpoint, newer: &Checkpoint) -> S
     Ok((Standing::Proof, shows))
 }
 
-/// A smaller head that the log vouched for after a larger one.
+/// A smaller head that the log vouched for after a larger one. Its times are its clock's, and a clock
+/// that was ahead and was set right makes the same two notes of an honest log.
 pub(super) fn rollback(trial: &Trial<'_>) -> Shown {
     let (held, shown) = (trial.held()?, trial.shown()?);
     let (before, after) = (held.checkpoint.size, shown.checkpoint.size);
     if after >= before {
         return Err(unfounded("the head that was shown is not the smaller one"));
     }
-    let back = held.time.zip(shown.time).is_some_and(|(before, after)| before < after);
-    Ok(if back {
-        let shows = format!(
-            "the log vouched for a head of {after} entries as its newest after it had for one of \
-             {before}"
-        );
-        (Standing::Proof, shows)
-    } else {
-        let shows = format!(
+    let times = held.time.zip(shown.time).filter(|(earlier, later)| earlier < later);
+    let shows = match times {
+        Some((earlier, later)) => format!(
+            "the log vouched for a head of {before} entries as its newest at {earlier} and for one \
+             of {after} at {later}, by its own clock: it went back, or its clock did"
+        ),
+        None => format!(
             "the log signed heads of {before} and of {after} entries; that it showed the smaller \
              one later is the word of who wrote this"
-        );
-        (Standing::Observation, shows)
-    })
+        ),
+    };
+    Ok((Standing::Observation, shows))
 }
 
 /// A witness's head that contradicts the one that was shown. `held` is the witness's.
@@ -140,12 +141,17 @@ pub(super) fn quorum(trial: &Trial<'_>) -> Shown {
     Ok((Standing::Observation, shows))
 }
 
-/// A head of another log under this log's key.
+/// A head of another log under this log's key. The name on a signature line is not signed: a log that
+/// was renamed before its first entry keeps its key (`nexo-server --origin`), and its heads can be
+/// made to look like these by anybody.
 pub(super) fn wrong_origin(trial: &Trial<'_>) -> Shown {
     match trial.shown() {
         Err(JudgementError::Head { cause: HeadError::Origin { expected, found }, .. }) => {
-            let shows = format!("the key of {expected} signed a head of {found}");
-            Ok((Standing::Proof, shows))
+            let shows = format!(
+                "the key of {expected} signed a head of {found}; that it was served as one of \
+                 {expected} is the word of who wrote this"
+            );
+            Ok((Standing::Observation, shows))
         }
         Err(other) => Err(other),
         Ok(_) => Err(unfounded("the head is of the key's own log")),
@@ -213,9 +219,13 @@ pub(super) fn bad_data(trial: &Trial<'_>) -> Shown {
 }
 
 /// Whether an honest log signed these bytes: a head or a key list, maybe not for the path that the
-/// file names. Whoever writes a file can put either in the other's place.
+/// file names, and maybe under the name that it had before. Whoever writes a file can put either in
+/// the other's place, and any name on a signature line.
 fn is_genuine(trial: &Trial<'_>, note: &[u8]) -> bool {
-    SignedHead::open(note, trial.key, None).is_ok() || parse_log_keys(note, trial.key).is_ok()
+    let head = SignedHead::open(note, trial.key, None);
+    let head = matches!(head, Ok(_) | Err(HeadError::Origin { .. }));
+    let text = Note::parse(note).ok().and_then(|note| note.signed_by(trial.key).ok());
+    head || text.is_some_and(is_key_list)
 }
 
 /// A head that is genuine, and what else is said about it.

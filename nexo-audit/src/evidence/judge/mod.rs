@@ -7,11 +7,11 @@
 //! |---|---|---|
 //! | fork | two signed heads, one size, two roots | |
 //! | inconsistent | nodes under the larger head make another root for the smaller size | two signed heads, and an answer that proves nothing |
-//! | rollback | the time key vouched for the smaller head after the larger one | both are signed |
-//! | root_mismatch | a head of size 0 has another root than the empty tree | the tiles and entries in the file lead elsewhere, if they are in it |
+//! | rollback | | both are signed (the times are those of the log's clock, which may go back too) |
+//! | root_mismatch | a head of size 0 has another root than the empty tree | the tiles and entries in the file lead elsewhere, if they are in it (up to 2 MiB of bundles are) |
 //! | bad_entry | the entry is under the signed root and is none | the bundle in the file cannot be cut |
 //! | entry_mismatch, tile_mismatch | | tile and entry in the file do not fit each other |
-//! | wrong_origin | the key signed a head of another origin | |
+//! | wrong_origin | | the key signed a head of another origin |
 //! | bad_data | the key signed what is no checkpoint or key list | the bytes in the file are not in their format |
 //! | bad_signature | | the note in the file is not signed by the key |
 //! | witness_disagrees | as fork and inconsistent, and a witness of the trust file cosigned one of them | as rollback |
