@@ -10,19 +10,19 @@ use nexo_schema::bytes::to_base64;
 use nexo_schema::entry;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{SendRequest, SendResponse};
-use nexo_schema::ids::MsgId;
+use nexo_schema::ids::{Handle, MsgId};
 use serde_json::value::RawValue;
 
 use crate::api::ApiError;
 use crate::body::{self, AD, Draft};
 use crate::clock;
 use crate::e2ee::{
-    ConversationId, EnvelopeHash, MessageId, OneShotRandomness, Outgoing, Recipient as Address,
-    SealRefused, SealedMessage, seal_oneshot,
+    AccountId, ConversationId, DeviceId, EnvelopeHash, MessageId, OneShotRandomness, Outgoing,
+    Recipient as Address, SealRefused, SealedMessage, seal_oneshot,
 };
 use crate::profile::{Profile, Session};
 use crate::random::{self, RandomError};
-use crate::trust::{PeerError, Recipient, TrustError, recipient_of, verify_receipt};
+use crate::trust::{PeerError, Recipient, TrustError, own_devices, recipient_of, verify_receipt};
 use crate::vault::{Counters, NewOutbox, OutboxRow, OutboxState, Tx, VaultError};
 use crate::wire;
 
@@ -82,7 +82,53 @@ pub struct Letter<'a> {
     /// `--idempotency-key`.
     pub key: Option<&'a str>,
     /// `--expect`.
-    pub expect: Option<crate::e2ee::AccountId>,
+    pub expect: Option<AccountId>,
+}
+
+/// Who gets a message, verified: every device of both sides that can be written to.
+#[derive(Debug)]
+pub struct Addressees {
+    /// The account it is for.
+    pub to: Recipient,
+    /// The own account; the same one in notes to self.
+    pub own: Recipient,
+}
+
+impl Addressees {
+    /// Both sides, from what was verified lately, else from the relay.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn find(
+        session: &Session<'_>,
+        handle: &Handle,
+        expect: Option<AccountId>,
+        refresh: bool,
+        now: u64,
+    ) -> Result<Self, PeerError> {
+        let (trust, member) = (&session.trust, &session.member);
+        let identity = &session.profile.identity;
+        let own = own_devices(trust, member, identity, refresh, now).await?;
+        let itself = *handle == identity.handle;
+        let expect = expect.or(itself.then_some(identity.account));
+        // The own account was asked for a moment ago.
+        let refresh = refresh && !itself;
+        let to = recipient_of(trust, member, handle, expect, refresh, now).await?;
+        Ok(Self { to, own })
+    }
+
+    /// The devices that get a packet in a conversation: every one of both accounts but the
+    /// sending one, which writes to itself only in notes to self.
+    fn packets(&self, conversation: ConversationId, from: DeviceId) -> Vec<Address<'_>> {
+        let itself = self.to.account.id == self.own.account.id;
+        let own = self.own.devices_in(conversation).filter(|_| !itself);
+        let devices = self.to.devices_in(conversation).map(|d| (self.to.account.id, d));
+        devices
+            .chain(own.map(|d| (self.own.account.id, d)))
+            .filter(|(_, device)| itself || device.id() != from)
+            .map(|(account, device)| Address { account, fallback: &device.fallback })
+            .collect()
+    }
 }
 
 /// A delivered message.
@@ -126,13 +172,13 @@ pub fn earlier(
 /// [`DeliverError`]; once the message is stored, a later run with the same key goes on with it.
 pub async fn deliver(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     now: u64,
 ) -> Result<Delivered, DeliverError> {
     let profile = session.profile;
     let own = profile.identity.account;
-    let conversation = ConversationId::direct(session.trust.origin(), own, to.account.id);
+    let conversation = ConversationId::direct(session.trust.origin(), own, to.to.account.id);
     open_conversation(session, to, conversation).await?;
     let row = match earlier(profile, conversation, letter)? {
         Some(row) => row,
@@ -147,7 +193,7 @@ pub async fn deliver(
 /// [`DeliverError::Undelivered`] with the reason.
 pub async fn resume(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     row: OutboxRow,
     now: u64,
@@ -163,23 +209,23 @@ pub async fn resume(
 /// Has the relay open the conversation once; its id must be the one both clients compute.
 async fn open_conversation(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     conversation: ConversationId,
 ) -> Result<(), DeliverError> {
-    if to.conversation {
+    if to.to.conversation {
         return Ok(());
     }
     let opened = tokio::select! {
         biased;
-        done = opened_meanwhile(session.profile, to) => return done,
-        opened = session.member.open_conversation(&to.handle) => opened?,
+        done = opened_meanwhile(session.profile, &to.to) => return done,
+        opened = session.member.open_conversation(&to.to.handle) => opened?,
     };
     let right = wire::conversation(opened.conv_id) == conversation
-        && wire::account(opened.peer_account) == to.account.id;
+        && wire::account(opened.peer_account) == to.to.account.id;
     if !right {
         return Err(DeliverError::Conversation);
     }
-    session.profile.vault.write(|tx| tx.set_conversation_open(to.account.id)).await?;
+    session.profile.vault.write(|tx| tx.set_conversation_open(to.to.account.id)).await?;
     Ok(())
 }
 
@@ -197,7 +243,7 @@ async fn opened_meanwhile(profile: &Profile, to: &Recipient) -> Result<(), Deliv
 /// The transaction before the network: counters, seal, outbox row (TX1).
 async fn put(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     conversation: ConversationId,
     letter: &Letter<'_>,
     now: u64,
@@ -223,8 +269,8 @@ async fn put(
             tx.put_outbox(&NewOutbox {
                 msg_id: &msg_id,
                 conversation,
-                peer: to.account.id,
-                peer_handle: &to.handle,
+                peer: to.to.account.id,
+                peer_handle: &to.to.handle,
                 dseq,
                 cseq: counters.cseq,
                 envelope: sealed.envelope,
@@ -242,7 +288,7 @@ async fn put(
 fn seal(
     profile: &Profile,
     tx: &mut Tx<'_>,
-    to: &Recipient,
+    to: &Addressees,
     conversation: ConversationId,
     message: MessageId,
     text: &str,
@@ -260,9 +306,9 @@ fn seal(
     });
     let origin = profile.pin.origin.as_str();
     let outgoing = Outgoing { origin, conversation, message, body: &body };
-    let address = Address { account: to.account.id, fallback: &to.fallback };
-    let randomness = OneShotRandomness::draw(1, random::fill)?;
-    Ok(seal_oneshot(&profile.identity.party(), &outgoing, &[address], randomness)?)
+    let addresses = to.packets(conversation, profile.identity.device_id());
+    let randomness = OneShotRandomness::draw(addresses.len(), random::fill)?;
+    Ok(seal_oneshot(&profile.identity.party(), &outgoing, &addresses, randomness)?)
 }
 
 /// The bytes of the request, made once.
@@ -288,7 +334,7 @@ fn request(
 /// Posts the stored bytes and believes the answer only with its proof.
 async fn post(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     row: OutboxRow,
     now: u64,
@@ -339,14 +385,13 @@ async fn receipt(
 /// new envelope. The relay accepted nothing of the first.
 async fn reseal(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     row: &OutboxRow,
     now: u64,
 ) -> Result<OutboxRow, DeliverError> {
-    let (trust, member) = (&session.trust, &session.member);
-    let to = recipient_of(trust, member, &to.handle, letter.expect, true, now).await?;
-    if to.account.id != row.peer {
+    let to = Addressees::find(session, &to.to.handle, letter.expect, true, now).await?;
+    if to.to.account.id != row.peer {
         return Err(DeliverError::Conversation);
     }
     let id = wire::message(&row.msg_id)

@@ -297,12 +297,13 @@ fn trust(error: &TrustError) -> Exit {
 fn peer(error: &PeerError) -> Exit {
     match error {
         PeerError::Unknown(_) | PeerError::Plain(_) => Exit::UnknownPeer,
-        PeerError::Newer { .. } => Exit::ClientTooOld,
-        PeerError::NotCapable { .. } => Exit::UnknownPeer,
+        PeerError::NotCapable { .. } | PeerError::Ended(_) => Exit::UnknownPeer,
+        PeerError::Chain { .. } | PeerError::Withheld { .. } | PeerError::Forked { .. } => {
+            Exit::BrokenChain
+        }
         PeerError::NoPrekey(_) => Exit::Temporary,
         PeerError::Wire(_) => Exit::Protocol,
         PeerError::OtherAccount
-        | PeerError::Genesis { .. }
         | PeerError::Changed { .. }
         | PeerError::NotExpected { .. }
         | PeerError::ForeignDevice(_)

@@ -109,16 +109,18 @@ impl<'a> Member<'a> {
     }
 
     fn registration(&self) -> RegisterRequest {
-        let Identity { handle, device, genesis, .. } = self.identity;
+        let Identity { handle, device, genesis, admission, .. } = self.identity;
+        // A device that joined later logs in with handle and key; the relay knows the rest.
+        let genesis = admission.is_none().then(|| SignedEvent {
+            event: to_base64(&genesis.event),
+            sig: to_base64(&genesis.signature),
+            accept_sig: to_base64(&genesis.accept_signature),
+        });
         RegisterRequest {
             handle: handle.to_string(),
             device_id: None,
             ed25519_pub: to_base64(device.public().as_bytes()),
-            genesis: Some(SignedEvent {
-                event: to_base64(&genesis.event),
-                sig: to_base64(&genesis.signature),
-                accept_sig: to_base64(&genesis.accept_signature),
-            }),
+            genesis,
             invite: self.invite.map(str::to_owned),
         }
     }
@@ -215,6 +217,16 @@ impl<'a> Member<'a> {
         self.look_up(&format!("/accounts/{handle}/bundle"), held).await
     }
 
+    /// As [`Member::bundle`], and claims a one-time prekey of each device.
+    ///
+    /// # Errors
+    /// [`ApiError`]; `forbidden` for those who share no conversation with the account.
+    pub async fn claim(&self, handle: &Handle, held: u64) -> Result<Bundle, ApiError> {
+        let (path, query) = (format!("/accounts/{handle}/bundle"), since(held));
+        let call = Call { method: Method::POST, path: &path, query: &query, body: Some(b"") };
+        json(&call, &self.asked(&call).await?)
+    }
+
     /// As [`Member::bundle`], by account.
     ///
     /// # Errors
@@ -224,8 +236,7 @@ impl<'a> Member<'a> {
     }
 
     async fn look_up(&self, path: &str, held: u64) -> Result<Bundle, ApiError> {
-        let query = if held > 0 { format!("tree_size={held}") } else { String::new() };
-        self.read(path, &query).await
+        self.read(path, &since(held)).await
     }
 
     /// Opens the conversation with a handle, or finds it open.
@@ -290,6 +301,11 @@ impl<'a> Member<'a> {
         let call = post(path, body);
         json(&call, &self.asked(&call).await?)
     }
+}
+
+/// Asks for a consistency proof from the head held.
+fn since(held: u64) -> String {
+    if held > 0 { format!("tree_size={held}") } else { String::new() }
 }
 
 fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {

@@ -6,11 +6,11 @@ use serde_json::json;
 use super::{Context, input};
 use crate::cli::Send;
 use crate::clock;
-use crate::deliver::{self, DeliverError, Delivered, Letter, deliver, earlier};
+use crate::deliver::{self, Addressees, DeliverError, Delivered, Letter, deliver, earlier};
 use crate::e2ee::{AccountId, Capabilities, ConversationId, parse_fingerprint};
 use crate::error::CliError;
 use crate::profile::{Profile, Session};
-use crate::trust::{PeerError, Recipient, recipient_of};
+use crate::trust::PeerError;
 use crate::upkeep;
 use crate::vault::OutboxState;
 
@@ -108,27 +108,27 @@ async fn resume(
     let to = recipient(&session, handle, &letter, now).await?;
     // The message was sealed for one account; if the handle is pinned to another by now, that
     // was somebody's decision, and going on with the old one must not undo it.
-    if to.account.id != row.peer {
+    if to.to.account.id != row.peer {
         return Err(DeliverError::Conversation.into());
     }
     show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)
 }
 
-/// The recipient, at a relay that may be told something. Whoever gave a handle of their own gets themselves, or an alarm.
+/// Who gets it, at a relay that may be told something. That the own handle shows another account
+/// is an alarm, whoever the message is for.
 async fn recipient(
     session: &Session<'_>,
     handle: &Handle,
     letter: &Letter<'_>,
     now: u64,
-) -> Result<Recipient, CliError> {
-    let (trust, member) = (&session.trust, &session.member);
-    trust.one_history()?;
-    let identity = &session.profile.identity;
-    let own = (*handle == identity.handle).then_some(identity.account);
-    let expect = letter.expect.or(own);
-    match recipient_of(trust, member, handle, expect, false, now).await {
-        Err(PeerError::NotExpected { .. }) if own.is_some() && letter.expect.is_none() => {
-            Err(CliError::NotOurs(handle.to_string()))
+) -> Result<Addressees, CliError> {
+    session.trust.one_history()?;
+    let own = &session.profile.identity.handle;
+    match Addressees::find(session, handle, letter.expect, false, now).await {
+        Err(PeerError::NotExpected { handle, .. })
+            if handle == own.as_str() && letter.expect.is_none() =>
+        {
+            Err(CliError::NotOurs(handle))
         }
         other => Ok(other?),
     }

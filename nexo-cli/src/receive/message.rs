@@ -2,7 +2,6 @@
 
 use nexo_schema::bytes::{from_base64, from_hex};
 use nexo_schema::http::{Item, NativeItem};
-use nexo_schema::ids::Handle;
 use nexo_schema::{entry, envelope};
 use sha2::{Digest as _, Sha256};
 
@@ -12,11 +11,11 @@ use crate::e2ee::envelope::RecipientHash;
 use crate::e2ee::oneshot::ReplayKey;
 use crate::e2ee::packet::PacketRefused;
 use crate::e2ee::{
-    Account, AccountId, Capabilities, ConversationId, DeviceId, EnvelopeHash, Incoming, KeyPacket,
-    MessageContext, OpenRefused, Party, open_oneshot,
+    AccountId, ConversationId, DeviceId, EnvelopeHash, Incoming, KeyPacket, MessageContext,
+    OpenRefused, Party, open_oneshot,
 };
 use crate::profile::Session;
-use crate::trust::{PeerError, may, sender_of};
+use crate::trust::{PeerError, Sender, sender_at, sender_of};
 use crate::upkeep::fallback_secret;
 use crate::vault::{HeldHead, InboxKind, InboxRow, NewInbox, VaultError};
 use crate::wire;
@@ -28,8 +27,6 @@ pub(super) enum Unreadable {
     Plain,
     #[error("its sender is not verified: {0}")]
     Sender(PeerError),
-    #[error("its sender's device joined the account later")]
-    TooEarly,
     #[error("it was sent from a device that is not its account's")]
     Device,
     #[error("it is in another conversation than its sender and this account's")]
@@ -95,8 +92,8 @@ pub(super) async fn take(
             return Ok(Taken::Message(Box::new(row), None));
         }
     };
-    row.sender_handle = Some(sender.0);
-    let handshake = match open(session, item, &sealed, &sender.1, &mut row)? {
+    row.sender_handle = Some(sender.account.handle.clone());
+    let handshake = match open(session, item, &sealed, &sender, &mut row)? {
         Ok(handshake) => Some(handshake),
         Err(reason) => {
             row.kind = undecryptable(&reason);
@@ -187,41 +184,29 @@ async fn sender(
     account: AccountId,
     head: &HeldHead,
     now: u64,
-) -> Result<Result<(Handle, Account), Unreadable>, ReceiveError> {
+) -> Result<Result<Sender, Unreadable>, ReceiveError> {
     let identity = &session.profile.identity;
-    let (handle, verified, joined) = if account == identity.account {
-        let origin = session.profile.pin.origin.as_str();
-        let own =
-            identity.e2ee_handle().ok().and_then(|h| identity.genesis.verify(origin, &h).ok());
-        let Some(own) = own else { return Ok(Err(Unreadable::Device)) };
-        (identity.handle.clone(), own, 0)
-    } else {
-        match sender_of(&session.trust, &session.member, account, now).await {
-            Ok((peer, verified)) => (peer.handle, verified, peer.sth_index),
-            Err(error) => return unverified(error).map(Err),
-        }
-    };
-    if wire::device(&item.sender_device) != Some(verified.device.device_id()) {
+    let Some(device) = wire::device(&item.sender_device) else {
         return Ok(Err(Unreadable::Device));
-    }
-    if joined >= item.sth_index {
-        return Ok(Err(Unreadable::TooEarly));
-    }
-    if let Err(error) = may(&verified, Capabilities::SEND, "may not send", head.time) {
-        return Ok(Err(Unreadable::Sender(error)));
-    }
+    };
+    let found = sender_of(&session.trust, &session.member, account, device, now).await;
+    let found = found.and_then(|found| sender_at(found, device, item.sth_index, head.time));
+    let sender = match found {
+        Ok(sender) => sender,
+        Err(error) => return unverified(error).map(Err),
+    };
     let direct = ConversationId::direct(session.trust.origin(), identity.account, account);
     if direct != wire::conversation(item.conv_id) {
         return Ok(Err(Unreadable::Conversation));
     }
-    Ok(Ok((handle, verified)))
+    Ok(Ok(sender))
 }
 /// Opens the message into `row`.
 fn open(
     session: &Session<'_>,
     item: &Item,
     sealed: &Sealed,
-    sender: &Account,
+    sender: &Sender,
     row: &mut NewInbox,
 ) -> Result<Result<ReplayKey, Unreadable>, VaultError> {
     let packet = match KeyPacket::parse(&sealed.packet) {
@@ -238,7 +223,7 @@ fn open(
             origin: session.trust.origin(),
             conversation: wire::conversation(item.conv_id),
             message,
-            sender: Party { account: sender.id, device: sender.device },
+            sender: Party { account: sender.account.id, device: sender.device.key },
         },
         sealed: &sealed.payload,
         packet: &packet,

@@ -13,16 +13,20 @@
 //! |---|---|
 //! | `identity` | identity, server_pin |
 //! | `peers` | peers |
+//! | `chains` | chain_events, own_devices |
+//! | `pins` | pins |
 //! | `heads` | heads, split_views |
 //! | `prekeys` | prekeys, replays |
 //! | `outbox` | outbox, and the send counters of meta |
 //! | `inbox` | inbox, and the cursor of meta |
 
+mod chains;
 mod heads;
 mod identity;
 mod inbox;
 mod outbox;
 mod peers;
+mod pins;
 mod prekeys;
 mod schema;
 mod sealed;
@@ -34,11 +38,12 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
+pub use chains::{ChainEvent, SignedEvent};
 pub use heads::{HeldHead, SplitView};
 pub use identity::StoredPin;
 pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, Target};
 pub use outbox::{Counters, NewOutbox, OutboxRow, OutboxState};
-pub use peers::{Peer, PeerFallback};
+pub use peers::{Peer, Served};
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
 

@@ -14,6 +14,9 @@ table! {
         sealed_seed -> Binary,
         sealed_idem -> Binary,
         registered -> Bool,
+        admission_event -> Nullable<Binary>,
+        admission_sig -> Nullable<Binary>,
+        admission_accept -> Nullable<Binary>,
     }
 }
 
@@ -32,15 +35,45 @@ table! {
         account_id -> Binary,
         handle -> Text,
         pinned -> Bool,
-        device_id -> Text,
-        genesis_event -> Binary,
-        genesis_sig -> Binary,
-        genesis_accept -> Binary,
-        sth_index -> BigInt,
         first_seen -> BigInt,
-        fallback -> Nullable<Text>,
-        fallback_at -> Nullable<BigInt>,
         conversation -> Bool,
+        bundle -> Nullable<Text>,
+        bundle_at -> Nullable<BigInt>,
+    }
+}
+
+table! {
+    chain_events (account_id, seq) {
+        account_id -> Binary,
+        seq -> BigInt,
+        sth_index -> BigInt,
+        event -> Binary,
+        sig -> Binary,
+        accept_sig -> Binary,
+    }
+}
+
+table! {
+    own_devices (device_id) {
+        device_id -> Binary,
+        known_at -> BigInt,
+    }
+}
+
+table! {
+    pins (handle) {
+        handle -> Text,
+        account_id -> Binary,
+        pinned_at -> BigInt,
+    }
+}
+
+table! {
+    heard_heads (size, root) {
+        size -> BigInt,
+        root -> Binary,
+        note -> Text,
+        heard_at -> BigInt,
     }
 }
 

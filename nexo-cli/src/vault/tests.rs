@@ -74,7 +74,7 @@ fn diesel_sees_the_tables_that_the_migration_makes() {
     )
     .load(&mut *conn)
     .unwrap();
-    assert_eq!(tables.len(), 10);
+    assert_eq!(tables.len(), 14);
     for table in tables {
         let block =
             source.split("table! {").find(|b| b.trim().starts_with(&format!("{} (", table.name)));
