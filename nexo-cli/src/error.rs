@@ -7,7 +7,9 @@ use nexo_schema::error::ErrorCode;
 
 use crate::api::{ApiError, UrlError};
 use crate::deliver::DeliverError;
-use crate::e2ee::SealRefused;
+use crate::e2ee::FanoutRefused;
+use crate::e2ee::fanout::PacketRefused;
+use crate::e2ee::session::InitiateRefused;
 use crate::exit::Exit;
 use crate::home::{HomeError, LockError};
 use crate::identity::IdentityError;
@@ -333,13 +335,15 @@ fn deliver(error: &DeliverError) -> Exit {
         DeliverError::Api(error) => api(error),
         DeliverError::Vault(error) => vault(error),
         DeliverError::Random(_) => Exit::Os,
-        DeliverError::Seal(SealRefused::Body(_))
+        DeliverError::Seal(FanoutRefused::Body(_))
         | DeliverError::OtherText
         | DeliverError::Deleted => Exit::BadData,
-        DeliverError::Seal(SealRefused::Handshake { .. }) => Exit::KeyChanged,
-        DeliverError::Seal(SealRefused::Recipients(_) | SealRefused::Randomness { .. }) => {
-            Exit::Bug
-        }
+        DeliverError::Seal(FanoutRefused::Packet {
+            reason: PacketRefused::Initiate(InitiateRefused::Handshake(_)),
+            ..
+        }) => Exit::KeyChanged,
+        DeliverError::Seal(_) => Exit::Bug,
+        DeliverError::Control(_) => Exit::Io,
         DeliverError::Conversation => Exit::Protocol,
         DeliverError::NoReceipt => Exit::BadProof,
     }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use nexo_schema::bytes::to_base64;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{
-    Bundle, Challenge, Conversation, ConversationRequest, DeleteRequest, DeleteResponse, Page,
-    PrekeyStock, PrekeyUpload, RegisterRequest, SendResponse, SignedEvent, Tokens, VerifyRequest,
+    Bundle, Challenge, Conversation, ConversationRequest, DeleteRequest, DeleteResponse,
+    PacketAgain, Page, PrekeyStock, PrekeyUpload, RegisterRequest, RetryState, SendResponse,
+    SignedEvent, Tokens, VerifyRequest,
 };
-use nexo_schema::ids::{AccountId, Handle, Origin};
+use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId, Origin};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -254,6 +255,39 @@ impl<'a> Member<'a> {
     /// [`ApiError`].
     pub async fn post_message(&self, request: &[u8]) -> Result<SendResponse, ApiError> {
         self.change("/messages", request).await
+    }
+
+    /// Says that this device cannot open a message of `sender`, which may then send it again.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn ask_again(
+        &self,
+        conversation: ConvId,
+        msg_id: &MsgId,
+        sender: &DeviceId,
+    ) -> Result<RetryState, ApiError> {
+        let path = format!("/messages/{conversation}/{msg_id}/retry");
+        let query = format!("device_id={sender}");
+        let call = Call { method: Method::POST, path: &path, query: &query, body: Some(b"") };
+        json(&call, &self.asked(&call).await?)
+    }
+
+    /// Puts a new key packet into the place of the one that `device` could not open.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn put_packet(
+        &self,
+        conversation: ConvId,
+        msg_id: &MsgId,
+        device: &DeviceId,
+        packet: &[u8],
+    ) -> Result<RetryState, ApiError> {
+        let path = format!("/messages/{conversation}/{msg_id}/packets/{device}");
+        let body = encoded(&PacketAgain { packet: to_base64(packet) })?;
+        let call = Call { method: Method::PUT, path: &path, query: "", body: Some(&body) };
+        json(&call, &self.asked(&call).await?)
     }
 
     /// Posts a signed deletion.

@@ -4,6 +4,7 @@ use nexo_schema::ids::{Handle, MsgId};
 use serde_json::json;
 
 use super::{Context, input};
+use crate::body::Matter;
 use crate::cli::Send;
 use crate::clock;
 use crate::deliver::{self, Addressees, DeliverError, Delivered, Letter, deliver, earlier};
@@ -30,10 +31,15 @@ pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> 
         return Err(CliError::Usage("this device may not send".to_owned()));
     }
     if let Some(msg_id) = &args.resume {
-        return resume(context, &profile, &handle, msg_id).await;
+        return resume(context, &profile, &handle, msg_id, args.oneshot).await;
     }
     let text = input::message_text(args.text.as_deref(), args.body_file.as_deref()).await?;
-    let letter = Letter { text: &text, key: args.idempotency_key.as_deref(), expect };
+    let letter = Letter {
+        matter: Matter::Text(&text),
+        key: args.idempotency_key.as_deref(),
+        expect,
+        oneshot: args.oneshot,
+    };
     let delivered = match sent_before(&profile, &handle, &letter)? {
         Some(delivered) => delivered,
         None => send(context, &profile, &handle, &letter).await?,
@@ -95,13 +101,14 @@ async fn resume(
     profile: &Profile,
     handle: &Handle,
     msg_id: &str,
+    oneshot: bool,
 ) -> Result<(), CliError> {
     let absent = || CliError::NoMessage(msg_id.to_owned());
     let id = MsgId::parse(msg_id).map_err(|_| absent())?;
     let row = profile.vault.read(|tx| tx.outbox(&id))?;
-    let row = row.filter(|row| row.peer_handle == *handle).ok_or_else(absent)?;
+    let row = row.filter(|row| row.peer_handle == *handle && !row.control).ok_or_else(absent)?;
     let text = row.text.clone().ok_or(DeliverError::Deleted)?;
-    let letter = Letter { text: &text, key: None, expect: None };
+    let letter = Letter { matter: Matter::Text(&text), key: None, expect: None, oneshot };
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
     let now = clock::seconds();

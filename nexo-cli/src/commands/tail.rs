@@ -8,18 +8,19 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
 
-use super::show::{Shown, received};
+use super::show::{Shown, event, received};
 use super::{Context, input};
 use crate::api::{Bell, Ring};
 use crate::cli::Tail;
 use crate::clock;
+use crate::deliver;
 use crate::e2ee::{Capabilities, ConversationId};
 use crate::error::CliError;
 use crate::profile::{Profile, Session};
 use crate::receive;
 use crate::trust::account_of;
 use crate::upkeep;
-use crate::vault::{InboxRow, Reading, VaultError};
+use crate::vault::{InboxKind, InboxRow, Reading, VaultError};
 
 /// A lost bell must not cost more than this.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -47,6 +48,7 @@ pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> 
         tail.print(&Reading { since: Some(since), ..Reading::default() }).await?;
     }
     tail.print_new().await?;
+    tail.settle().await?;
     if args.follow && !tail.is_full() { tail.follow().await } else { Ok(()) }
 }
 
@@ -79,18 +81,34 @@ impl Reader<'_> {
         self.left == Some(0)
     }
 
+    /// Compares the prekeys here and at the relay, and makes good what is missing.
+    async fn tend(&self, at_once: bool) {
+        if let Err(error) = upkeep::tend(self.session, clock::seconds(), at_once).await {
+            self.context.printer.say(&format!("prekeys were not looked after: {error}"));
+        }
+    }
+
     /// Reads what is new into the inbox.
     async fn receive(&self) -> Result<(), CliError> {
         let (printer, now) = (&self.context.printer, clock::seconds());
         let progress = printer.progress();
         let warn = |text: &str| printer.warn(text);
         let show = |at: u64, of: u64| progress.show(&format!("received up to {at} of {of}"));
-        if let Err(error) = upkeep::tend(self.session, now, false).await {
-            printer.say(&format!("prekeys were not looked after: {error}"));
-        }
+        self.tend(false).await;
         let done = receive::sync(self.session, now, &warn, &show).await;
         progress.clear();
         Ok(done?)
+    }
+
+    /// What the protocol owes to others, once what is new is printed: answers to what has waited,
+    /// requests for what did not open, and packets that others asked for. Then what has come of
+    /// earlier requests.
+    async fn settle(&mut self) -> Result<(), CliError> {
+        let now = clock::seconds();
+        let told = |text: &str| self.context.printer.say(text);
+        deliver::settle(self.session, &told, now).await?;
+        receive::take_again(self.session, now).await?;
+        if self.is_full() { Ok(()) } else { self.print_new().await }
     }
 
     async fn print_new(&mut self) -> Result<(), CliError> {
@@ -120,6 +138,17 @@ impl Reader<'_> {
 
     fn print_one(&self, row: &InboxRow) -> Result<(), CliError> {
         let printer = &self.context.printer;
+        if let Some(Shown { object, alarm, .. }) = event(row) {
+            if let Some(alarm) = alarm {
+                printer.warn(&alarm);
+            }
+            if printer.is_json() {
+                printer.result(&object, "")?;
+            }
+        }
+        if row.kind == InboxKind::Control {
+            return Ok(());
+        }
         let Shown { object, text, alarm } = received(row);
         if let Some(alarm) = alarm {
             printer.warn(&alarm);
@@ -155,15 +184,18 @@ impl Reader<'_> {
     /// Until the limit is reached or the connection ends, which is a temporary error.
     async fn listen(&mut self) -> Result<(), CliError> {
         let mut bell = Bell::connect(&self.session.member).await?;
+        // Also right after connecting: what happened while there was no bell.
+        self.tend(true).await;
         loop {
-            // Also right after connecting: what came while there was no bell.
             self.receive().await?;
             self.print_new().await?;
+            self.settle().await?;
             if self.is_full() {
                 return Ok(());
             }
             match tokio::time::timeout(LOOK_EVERY, bell.heard()).await {
                 Ok(Ring::New) | Err(_) => {}
+                Ok(Ring::PrekeysLow) => self.tend(true).await,
                 Ok(Ring::Closed) => {
                     let lost = crate::api::ApiError::Network("the connection ended".to_owned());
                     return Err(lost.into());

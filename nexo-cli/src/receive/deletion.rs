@@ -3,7 +3,7 @@
 use nexo_schema::bytes::from_base64;
 use nexo_schema::http::{Item, Tombstone as WireTombstone};
 
-use super::message::Unreadable;
+use super::unreadable::Unreadable;
 use super::{ReceiveError, Taken, inclusion, unverified};
 use crate::e2ee::tombstone::{TombstoneRefused, tombstone_leaf};
 use crate::e2ee::{AccountId, DeviceId, DevicePublic, Tombstone};

@@ -19,7 +19,11 @@
 //! | `prekeys` | prekeys, replays |
 //! | `outbox` | outbox, and the send counters of meta |
 //! | `inbox` | inbox, and the cursor of meta |
+//! | `asks` | asks, answers |
+//! | `sessions` | sessions, pairs |
+//! | `skipped` | skipped, kept |
 
+mod asks;
 mod chains;
 mod heads;
 mod identity;
@@ -30,6 +34,8 @@ mod pins;
 mod prekeys;
 mod schema;
 mod sealed;
+mod sessions;
+mod skipped;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -38,10 +44,11 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
+pub use asks::{Answer, Asked};
 pub use chains::{ChainEvent, SignedEvent};
 pub use heads::{HeldHead, SplitView};
 pub use identity::StoredPin;
-pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, Target};
+pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, SessionNote, Target};
 pub use outbox::{Counters, NewOutbox, OutboxRow, OutboxState};
 pub use peers::{Peer, Served};
 pub use prekeys::{PrekeyKind, StoredPrekey};
@@ -310,5 +317,7 @@ fn array<const N: usize>(table: &'static str, bytes: &[u8]) -> Result<[u8; N], V
     bytes.try_into().map_err(|_| VaultError::Corrupt { table, what: "a value of another size" })
 }
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;

@@ -130,6 +130,7 @@ table! {
         state -> Text,
         sth_index -> Nullable<BigInt>,
         version -> BigInt,
+        control -> Bool,
     }
 }
 
@@ -149,6 +150,46 @@ table! {
         received_at -> BigInt,
         printed -> Bool,
         version -> BigInt,
+        recipient -> Nullable<Text>,
+        event -> Nullable<Text>,
+    }
+}
+
+table! {
+    sessions (device_id, session_id) {
+        device_id -> Binary,
+        session_id -> Binary,
+        account_id -> Binary,
+        sealed_state -> Binary,
+        version -> BigInt,
+    }
+}
+
+table! {
+    pairs (device_id) {
+        device_id -> Binary,
+        account_id -> Binary,
+        owes -> Bool,
+        sealed_state -> Binary,
+        version -> BigInt,
+    }
+}
+
+table! {
+    skipped (session_id, serial) {
+        session_id -> Binary,
+        serial -> BigInt,
+        sealed_key -> Binary,
+        stored_at -> BigInt,
+    }
+}
+
+table! {
+    kept (msg_id) {
+        msg_id -> Text,
+        sealed_state -> Binary,
+        sealed_at -> BigInt,
+        version -> BigInt,
     }
 }
 
@@ -156,5 +197,24 @@ table! {
     meta (name) {
         name -> Text,
         value -> Binary,
+    }
+}
+
+table! {
+    asks (sth_index) {
+        sth_index -> BigInt,
+        times -> BigInt,
+        asked_at -> Nullable<BigInt>,
+        session_id -> Nullable<Binary>,
+    }
+}
+
+table! {
+    answers (msg_id, device_id) {
+        msg_id -> Text,
+        device_id -> Binary,
+        account_id -> Binary,
+        packet -> Nullable<Binary>,
+        asked_at -> BigInt,
     }
 }
