@@ -21,6 +21,7 @@
 //! | `metrics` | is the operator told what the relay does, and nobody else |
 //! | `concurrent` | is it one line, however many stand in it |
 //! | `restart`, `crash` | what is kept over a restart and a power cut, and what is refused |
+//! | `sessions` | does nexo-cli keep its sessions, whatever is lost, killed or done at once |
 //! | `soak` | does an auditor ever find anything in an honest log under load |
 //! | `kills` | the same, hundreds of times, when asked for |
 //! | `replicas` | are servers on one PostgreSQL one log, and does each outlive the others |
@@ -99,6 +100,8 @@ mod reading;
 mod replicas;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]

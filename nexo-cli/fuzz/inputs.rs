@@ -14,8 +14,8 @@ use nexo_cli::e2ee::envelope::RecipientHash;
 use nexo_cli::e2ee::skipped::SkippedKey;
 use nexo_cli::e2ee::{
     AccountId, ConversationId, DeviceId, DeviceSecret, FallbackSecret, Handle, Incoming, KeyPacket,
-    LocalParty, MessageContext, MessageId, Packet, Party, Session, SkippedKeys, Tombstone,
-    account_fingerprint, open_oneshot, parse_fingerprint,
+    LocalParty, MessageContext, MessageId, Packet, Party, Session, SignedGenesis, SkippedKeys,
+    Tombstone, account_fingerprint, open_oneshot, parse_fingerprint,
 };
 use nexo_cli::identity::Identity;
 use nexo_cli::wire;
@@ -140,7 +140,14 @@ pub fn fingerprint(data: &[u8]) -> bool {
 /// The first event of alice, with its signatures, as JSON.
 pub fn genesis(data: &[u8]) -> bool {
     let Ok(signed) = serde_json::from_slice::<SignedEvent>(data) else { return false };
-    let Ok(genesis) = wire::genesis(&signed) else { return false };
+    let read = || {
+        Some(SignedGenesis {
+            event: bytes::from_base64(&signed.event).ok()?,
+            signature: bytes::from_base64(&signed.sig).ok()?.try_into().ok()?,
+            accept_signature: bytes::from_base64(&signed.accept_sig).ok()?.try_into().ok()?,
+        })
+    };
+    let Some(genesis) = read() else { return false };
     let handle = Handle::parse("alice").expect("a handle");
     let Ok(account) = genesis.verify(ORIGIN, &handle) else { return false };
     assert_eq!(account.device, sender().1.public(), "a forged account");

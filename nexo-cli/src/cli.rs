@@ -144,6 +144,10 @@ pub struct Send {
     /// Send only to this account; also accepts it where the handle was another one's.
     #[arg(long, value_name = "nexo1:FINGERPRINT")]
     pub expect: Option<String>,
+    /// Without sessions: each message by itself. It can be read by who gets the recipient's keys
+    /// within 37 days, and a loss is not noticed.
+    #[arg(long)]
+    pub oneshot: bool,
 }
 
 /// `tail`.

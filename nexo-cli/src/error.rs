@@ -7,7 +7,9 @@ use nexo_schema::error::ErrorCode;
 
 use crate::api::{ApiError, UrlError};
 use crate::deliver::DeliverError;
-use crate::e2ee::SealRefused;
+use crate::e2ee::FanoutRefused;
+use crate::e2ee::fanout::PacketRefused;
+use crate::e2ee::session::InitiateRefused;
 use crate::exit::Exit;
 use crate::home::{HomeError, LockError};
 use crate::identity::IdentityError;
@@ -310,12 +312,13 @@ fn trust(error: &TrustError) -> Exit {
 fn peer(error: &PeerError) -> Exit {
     match error {
         PeerError::Unknown(_) | PeerError::Plain(_) => Exit::UnknownPeer,
-        PeerError::Newer { .. } => Exit::ClientTooOld,
-        PeerError::NotCapable { .. } => Exit::UnknownPeer,
+        PeerError::NotCapable { .. } | PeerError::Ended(_) => Exit::UnknownPeer,
+        PeerError::Chain { .. } | PeerError::Withheld { .. } | PeerError::Forked { .. } => {
+            Exit::BrokenChain
+        }
         PeerError::NoPrekey(_) => Exit::Temporary,
         PeerError::Wire(_) => Exit::Protocol,
         PeerError::OtherAccount
-        | PeerError::Genesis { .. }
         | PeerError::Changed { .. }
         | PeerError::NotExpected { .. }
         | PeerError::ForeignDevice(_)
@@ -345,13 +348,15 @@ fn deliver(error: &DeliverError) -> Exit {
         DeliverError::Api(error) => api(error),
         DeliverError::Vault(error) => vault(error),
         DeliverError::Random(_) => Exit::Os,
-        DeliverError::Seal(SealRefused::Body(_))
+        DeliverError::Seal(FanoutRefused::Body(_))
         | DeliverError::OtherText
         | DeliverError::Deleted => Exit::BadData,
-        DeliverError::Seal(SealRefused::Handshake { .. }) => Exit::KeyChanged,
-        DeliverError::Seal(SealRefused::Recipients(_) | SealRefused::Randomness { .. }) => {
-            Exit::Bug
-        }
+        DeliverError::Seal(FanoutRefused::Packet {
+            reason: PacketRefused::Initiate(InitiateRefused::Handshake(_)),
+            ..
+        }) => Exit::KeyChanged,
+        DeliverError::Seal(_) => Exit::Bug,
+        DeliverError::Control(_) => Exit::Io,
         DeliverError::Conversation => Exit::Protocol,
         DeliverError::NoReceipt => Exit::BadProof,
     }

@@ -46,6 +46,8 @@ nexo_schema::exits! {
     Stale = 85, "the log's newest head is too old, or this machine's clock is wrong";
     /// The local state went back in time.
     StateRollback = 90, "the local state is older than what the relay saw of this device";
+    /// A chain that breaks its rules, forked, or lost events.
+    BrokenChain = 96, "an account's chain breaks its rules, has forked or lost events; see evidence";
     /// The deadline.
     Timeout = 124, "--timeout passed";
     /// Ctrl-C.

@@ -10,7 +10,10 @@
 //! that has it needs no first contact.
 
 use nexo_schema::bytes::{DecodeError, dec, enc, fixed, from_base64url, to_base64url};
+use nexo_schema::change::Change;
 use nexo_schema::ids::{Handle, Origin};
+use nexo_schema::sigchain::{self, Event};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::api::{RelayUrl, UrlError};
@@ -19,6 +22,7 @@ use crate::e2ee::{
     self, AccountId, Capabilities, DeviceSecret, LocalParty, SignedGenesis, account_fingerprint,
 };
 use crate::trust::{KeyError, LogKey, TimeKey};
+use crate::vault::SignedEvent;
 
 const PREFIX: &str = "nexo-identity-1:";
 const LABEL: &str = "nexo/1/identity";
@@ -33,6 +37,8 @@ pub struct Identity {
     pub device: DeviceSecret,
     /// The event that began the account.
     pub genesis: SignedGenesis,
+    /// The event that brought this device into it; `None` for the device that began it.
+    pub admission: Option<SignedEvent>,
     /// Turns idempotency keys into message ids; used for nothing else.
     pub idem: Zeroizing<[u8; 32]>,
 }
@@ -86,10 +92,38 @@ impl Identity {
     /// [`IdentityError`].
     pub fn verify(&self, origin: &Origin) -> Result<Capabilities, IdentityError> {
         let account = self.genesis.verify(origin.as_str(), &self.e2ee_handle()?)?;
-        if account.id != self.account || account.device != self.device.public() {
+        if account.id != self.account {
             return Err(IdentityError::OtherKey);
         }
-        Ok(account.capabilities)
+        match &self.admission {
+            Some(admission) => self.admitted(origin, admission),
+            None if account.device == self.device.public() => Ok(account.capabilities),
+            None => Err(IdentityError::OtherKey),
+        }
+    }
+
+    /// What the event that brought this device in gave it. Who signed that event is judged with
+    /// the whole chain, when there is one to look at.
+    fn admitted(
+        &self,
+        origin: &Origin,
+        admission: &SignedEvent,
+    ) -> Result<Capabilities, IdentityError> {
+        let event = Event::decode(&admission.event)?;
+        let (Change::Add(device) | Change::Recover(device)) =
+            Change::decode(event.kind, event.body)?
+        else {
+            return Err(IdentityError::OtherKey);
+        };
+        let accepted = sigchain::accept(&Sha256::digest(&admission.event).into());
+        let ours = event.origin == origin.as_str().as_bytes()
+            && event.account == *self.account.as_bytes()
+            && device.key == *self.device.public().as_bytes()
+            && self.device.public().verify(&accepted, &admission.accept_sig).is_ok();
+        if !ours {
+            return Err(IdentityError::OtherKey);
+        }
+        Capabilities::from_bits(device.caps).ok_or(IdentityError::OtherKey)
     }
 
     /// The handle as the encryption core takes it.
@@ -167,6 +201,7 @@ impl Identity {
                 signature: fixed(sig)?,
                 accept_signature: fixed(accept)?,
             },
+            admission: None,
             idem: Zeroizing::new(fixed(idem)?),
         };
         identity.verify(&pin.origin)?;
@@ -205,6 +240,7 @@ pub(crate) mod tests {
             account: genesis.account_id(),
             device,
             genesis,
+            admission: None,
             idem: Zeroizing::new([9; 32]),
         }
     }

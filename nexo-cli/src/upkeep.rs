@@ -207,7 +207,9 @@ pub fn fallback_secret(stored: &StoredPrekey) -> FallbackSecret {
     FallbackSecret::from_seeds(stored.id, *stored.dh, *stored.kem)
 }
 
-fn one_time_secret(stored: &StoredPrekey) -> OneTimeSecret {
+/// The secret of a stored one-time prekey.
+#[must_use]
+pub fn one_time_secret(stored: &StoredPrekey) -> OneTimeSecret {
     OneTimeSecret::from_seeds(stored.id, *stored.dh, *stored.kem)
 }
 

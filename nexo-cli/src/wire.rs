@@ -2,12 +2,11 @@
 //! only; nothing here is verified.
 
 use nexo_schema::bytes::{from_base64, to_base64};
-use nexo_schema::http::{Prekey, SignedEvent};
+use nexo_schema::http::Prekey;
 use nexo_schema::ids as schema;
 
 use crate::e2ee::{
-    AccountId, ConversationId, DeviceId, DhPublic, MessageId, SignedFallback, SignedGenesis,
-    SignedOneTime,
+    AccountId, ConversationId, DeviceId, DhPublic, MessageId, SignedFallback, SignedOneTime,
 };
 
 /// A field of the wire that is not what its type says.
@@ -63,18 +62,6 @@ pub fn message_out(id: MessageId) -> schema::MsgId {
     schema::MsgId::native(id.as_bytes())
 }
 
-/// A signed first event.
-///
-/// # Errors
-/// [`WireError`].
-pub fn genesis(signed: &SignedEvent) -> Result<SignedGenesis, WireError> {
-    Ok(SignedGenesis {
-        event: from_base64(&signed.event).map_err(|_| WireError("event"))?,
-        signature: bytes("sig", &signed.sig)?,
-        accept_signature: bytes("accept_sig", &signed.accept_sig)?,
-    })
-}
-
 /// A fallback prekey as served.
 ///
 /// # Errors
@@ -86,6 +73,19 @@ pub fn fallback(prekey: &Prekey) -> Result<SignedFallback, WireError> {
         kem: from_base64(&prekey.kem).map_err(|_| WireError("kem"))?,
         not_before: prekey.not_before.ok_or(WireError("not_before"))?,
         not_after: prekey.not_after.ok_or(WireError("not_after"))?,
+        signature: bytes("sig", &prekey.sig)?,
+    })
+}
+
+/// A one-time prekey as served.
+///
+/// # Errors
+/// [`WireError`].
+pub fn one_time(prekey: &Prekey) -> Result<SignedOneTime, WireError> {
+    Ok(SignedOneTime {
+        id: prekey.id,
+        dh: DhPublic::from_bytes(bytes("x25519", &prekey.x25519)?),
+        kem: from_base64(&prekey.kem).map_err(|_| WireError("kem"))?,
         signature: bytes("sig", &prekey.sig)?,
     })
 }

@@ -164,8 +164,28 @@ pub struct NativeItem {
     /// The asker's own key packet, base64; absent if the message was not for this device.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub packet: Option<String>,
-    /// SHA-256 of every key packet, hex, by device.
+    /// SHA-256 of every key packet as logged, hex, by device.
     pub packet_hashes: BTreeMap<DeviceId, String>,
+    /// `packet` was made later than the one that was logged, which this device asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub resent: bool,
+}
+
+/// `PUT /messages/{conv_id}/{msg_id}/packets/{device_id}`: a key packet in the place of one that
+/// did not open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PacketAgain {
+    /// The packet, base64.
+    pub packet: String,
+}
+
+/// Answer of `POST /messages/{conv_id}/{msg_id}/retry` and of the route of [`PacketAgain`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RetryState {
+    /// How often the device has asked for the message.
+    pub asked: u8,
+    /// Whether a packet answers its last time of asking.
+    pub answered: bool,
 }
 
 /// A deletion of a message for everyone.

@@ -70,6 +70,11 @@ pub const CLAIMS_PER_HOUR: i64 = 5;
 /// See [`CLAIMS_PER_HOUR`].
 pub const CLAIMS_PER_DAY: i64 = 20;
 
+/// Times that one device may ask for a message it cannot open (e2ee 2.14).
+pub const MAX_RETRIES: i32 = 3;
+/// How long it may, seconds from when the message was committed.
+pub const RETRY_TTL: u64 = 7 * 86_400;
+
 /// Send counters behind the highest one that the relay still tells apart (design 20).
 pub const DSEQ_WINDOW: u64 = 4096;
 

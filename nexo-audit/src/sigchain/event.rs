@@ -110,6 +110,12 @@ impl Caps {
         self.0 & 1 != 0
     }
 
+    /// The bits, as they stand in the event.
+    #[must_use]
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
     /// Its names, in the order of their bits.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(bit, _)| self.0 & bit != 0).map(|(_, name)| name)

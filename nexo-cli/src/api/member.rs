@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use nexo_schema::bytes::to_base64;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{
-    Bundle, Challenge, Conversation, ConversationRequest, DeleteRequest, DeleteResponse, Page,
-    PrekeyStock, PrekeyUpload, RegisterRequest, SendResponse, SignedEvent, Tokens, VerifyRequest,
+    Bundle, Challenge, Conversation, ConversationRequest, DeleteRequest, DeleteResponse,
+    PacketAgain, Page, PrekeyStock, PrekeyUpload, RegisterRequest, RetryState, SendResponse,
+    SignedEvent, Tokens, VerifyRequest,
 };
-use nexo_schema::ids::{AccountId, Handle, Origin};
+use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId, Origin};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -109,16 +110,18 @@ impl<'a> Member<'a> {
     }
 
     fn registration(&self) -> RegisterRequest {
-        let Identity { handle, device, genesis, .. } = self.identity;
+        let Identity { handle, device, genesis, admission, .. } = self.identity;
+        // A device that joined later logs in with handle and key; the relay knows the rest.
+        let genesis = admission.is_none().then(|| SignedEvent {
+            event: to_base64(&genesis.event),
+            sig: to_base64(&genesis.signature),
+            accept_sig: to_base64(&genesis.accept_signature),
+        });
         RegisterRequest {
             handle: handle.to_string(),
             device_id: None,
             ed25519_pub: to_base64(device.public().as_bytes()),
-            genesis: Some(SignedEvent {
-                event: to_base64(&genesis.event),
-                sig: to_base64(&genesis.signature),
-                accept_sig: to_base64(&genesis.accept_signature),
-            }),
+            genesis,
             invite: self.invite.map(str::to_owned),
         }
     }
@@ -215,6 +218,16 @@ impl<'a> Member<'a> {
         self.look_up(&format!("/accounts/{handle}/bundle"), held).await
     }
 
+    /// As [`Member::bundle`], and claims a one-time prekey of each device.
+    ///
+    /// # Errors
+    /// [`ApiError`]; `forbidden` for those who share no conversation with the account.
+    pub async fn claim(&self, handle: &Handle, held: u64) -> Result<Bundle, ApiError> {
+        let (path, query) = (format!("/accounts/{handle}/bundle"), since(held));
+        let call = Call { method: Method::POST, path: &path, query: &query, body: Some(b"") };
+        json(&call, &self.asked(&call).await?)
+    }
+
     /// As [`Member::bundle`], by account.
     ///
     /// # Errors
@@ -224,8 +237,7 @@ impl<'a> Member<'a> {
     }
 
     async fn look_up(&self, path: &str, held: u64) -> Result<Bundle, ApiError> {
-        let query = if held > 0 { format!("tree_size={held}") } else { String::new() };
-        self.read(path, &query).await
+        self.read(path, &since(held)).await
     }
 
     /// Opens the conversation with a handle, or finds it open.
@@ -243,6 +255,39 @@ impl<'a> Member<'a> {
     /// [`ApiError`].
     pub async fn post_message(&self, request: &[u8]) -> Result<SendResponse, ApiError> {
         self.change("/messages", request).await
+    }
+
+    /// Says that this device cannot open a message of `sender`, which may then send it again.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn ask_again(
+        &self,
+        conversation: ConvId,
+        msg_id: &MsgId,
+        sender: &DeviceId,
+    ) -> Result<RetryState, ApiError> {
+        let path = format!("/messages/{conversation}/{msg_id}/retry");
+        let query = format!("device_id={sender}");
+        let call = Call { method: Method::POST, path: &path, query: &query, body: Some(b"") };
+        json(&call, &self.asked(&call).await?)
+    }
+
+    /// Puts a new key packet into the place of the one that `device` could not open.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn put_packet(
+        &self,
+        conversation: ConvId,
+        msg_id: &MsgId,
+        device: &DeviceId,
+        packet: &[u8],
+    ) -> Result<RetryState, ApiError> {
+        let path = format!("/messages/{conversation}/{msg_id}/packets/{device}");
+        let body = encoded(&PacketAgain { packet: to_base64(packet) })?;
+        let call = Call { method: Method::PUT, path: &path, query: "", body: Some(&body) };
+        json(&call, &self.asked(&call).await?)
     }
 
     /// Posts a signed deletion.
@@ -290,6 +335,11 @@ impl<'a> Member<'a> {
         let call = post(path, body);
         json(&call, &self.asked(&call).await?)
     }
+}
+
+/// Asks for a consistency proof from the head held.
+fn since(held: u64) -> String {
+    if held > 0 { format!("tree_size={held}") } else { String::new() }
 }
 
 fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {

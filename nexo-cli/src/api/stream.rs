@@ -36,6 +36,8 @@ pub struct Bell {
 pub enum Ring {
     /// There is something new.
     New,
+    /// Few one-time prekeys of this device are left.
+    PrekeysLow,
     /// The connection ended; open another one.
     Closed,
 }
@@ -74,11 +76,11 @@ impl Bell {
     pub async fn heard(&mut self) -> Ring {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    if matches!(serde_json::from_str(&text), Ok(Notice::Head { .. })) {
-                        return Ring::New;
-                    }
-                }
+                Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                    Ok(Notice::Head { .. }) => return Ring::New,
+                    Ok(Notice::PrekeysLow { .. }) => return Ring::PrekeysLow,
+                    _ => {}
+                },
                 // Pings are answered by tungstenite as the stream is polled.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(_) | Err(_)) | None => return Ring::Closed,

@@ -24,7 +24,8 @@ pub(super) async fn run(context: &Context, args: &Delete) -> Result<(), CliError
     }
     let msg_id = MsgId::parse(&args.msg_id).map_err(|e| CliError::Usage(e.to_string()))?;
     let row = profile.vault.read(|tx| tx.outbox(&msg_id))?;
-    let row = row.ok_or_else(|| CliError::NoMessage(args.msg_id.clone()))?;
+    let row =
+        row.filter(|row| !row.control).ok_or_else(|| CliError::NoMessage(args.msg_id.clone()))?;
     if row.state == OutboxState::Unsent {
         return Err(CliError::NotSent(args.msg_id.clone()));
     }

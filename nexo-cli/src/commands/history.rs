@@ -4,11 +4,12 @@ use super::show::{Shown, received, sent};
 use super::{Context, input};
 use crate::cli::History;
 use crate::clock;
-use crate::e2ee::AccountId;
+use crate::e2ee::{AccountId, ConversationId};
 use crate::error::CliError;
 use crate::profile::Profile;
 use crate::trust::PeerError;
-use crate::vault::{OutboxState, Reading, VaultError};
+use crate::vault::{InboxKind, InboxRow, OutboxState, Reading, VaultError};
+use crate::wire;
 
 pub(super) async fn run(context: &Context, args: &History) -> Result<(), CliError> {
     let profile = Profile::open(&context.options).await?;
@@ -49,7 +50,9 @@ fn messages(
 ) -> Result<Vec<Shown>, CliError> {
     let own = profile.identity.account;
     let (inbox, outbox) = profile.vault.read(|tx| {
-        let reading = Reading { sender: peer, ..Reading::default() };
+        // By conversation, for what own other devices wrote there.
+        let with = |peer| ConversationId::direct(profile.pin.origin.as_str(), own, peer);
+        let reading = Reading { conversation: peer.map(with), ..Reading::default() };
         Ok::<_, VaultError>((tx.inbox(&reading)?, tx.outbox_rows(peer)?))
     })?;
     let mut rows: Vec<(u64, Shown)> = Vec::new();
@@ -60,7 +63,9 @@ fn messages(
         };
         rows.push((at, sent(row, profile.identity.handle.as_str())));
     }
-    for row in inbox.iter().filter(|row| row.received_at >= since && row.sender != Some(own)) {
+    let mine = wire::device_out(profile.identity.device_id());
+    let shown = |row: &&InboxRow| row.received_at >= since && row.sender_device != mine;
+    for row in inbox.iter().filter(shown).filter(|row| row.kind != InboxKind::Control) {
         rows.push((row.sth_index, received(row)));
     }
     rows.sort_by_key(|(at, _)| *at);

@@ -22,7 +22,7 @@ use crate::home::{Home, private, write_new_private};
 use crate::identity::{Identity, ServerPin};
 use crate::profile::{Profile, ProfileError, Session, open_vault, parsed_pin, relay, stored_pin};
 use crate::random;
-use crate::trust::{LogKey, LogTrust, account_of_own};
+use crate::trust::{LogKey, LogTrust, PeerError, own_devices};
 use crate::upkeep;
 use crate::vault::{Vault, VaultError};
 
@@ -61,11 +61,15 @@ async fn enter(session: &Session<'_>) -> Result<u64, CliError> {
     session.member.log_in().await?;
     let now = clock::seconds();
     let identity = &session.profile.identity;
-    let own = account_of_own(&session.trust, &session.member, &identity.handle, now).await?;
-    if own.account != identity.account || own.genesis != identity.genesis {
-        return Err(CliError::NotOurs(identity.handle.to_string()));
+    match own_devices(&session.trust, &session.member, identity, true, now).await {
+        Err(PeerError::NotExpected { .. }) => Err(CliError::NotOurs(identity.handle.to_string())),
+        Err(error) => Err(error.into()),
+        Ok(own) => {
+            let mine = own.account.device(identity.device_id());
+            mine.map(|device| device.added)
+                .ok_or_else(|| CliError::NotOurs(identity.handle.to_string()))
+        }
     }
-    Ok(own.sth_index)
 }
 
 /// The identity of the home, made if there is none; `true` if it was not finished before.
@@ -205,6 +209,7 @@ fn new_identity(
         account: genesis.account_id(),
         device,
         genesis,
+        admission: None,
         idem: random::secret()?,
     })
 }

@@ -4,13 +4,14 @@ use nexo_schema::ids::{Handle, MsgId};
 use serde_json::json;
 
 use super::{Context, input};
+use crate::body::Matter;
 use crate::cli::Send;
 use crate::clock;
-use crate::deliver::{self, DeliverError, Delivered, Letter, deliver, earlier};
+use crate::deliver::{self, Addressees, DeliverError, Delivered, Letter, deliver, earlier};
 use crate::e2ee::{AccountId, Capabilities, ConversationId, parse_fingerprint};
 use crate::error::CliError;
 use crate::profile::{Profile, Session};
-use crate::trust::{PeerError, Recipient, recipient_of};
+use crate::trust::PeerError;
 use crate::upkeep;
 use crate::vault::OutboxState;
 
@@ -30,10 +31,15 @@ pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> 
         return Err(CliError::Usage("this device may not send".to_owned()));
     }
     if let Some(msg_id) = &args.resume {
-        return resume(context, &profile, &handle, msg_id).await;
+        return resume(context, &profile, &handle, msg_id, args.oneshot).await;
     }
     let text = input::message_text(args.text.as_deref(), args.body_file.as_deref()).await?;
-    let letter = Letter { text: &text, key: args.idempotency_key.as_deref(), expect };
+    let letter = Letter {
+        matter: Matter::Text(&text),
+        key: args.idempotency_key.as_deref(),
+        expect,
+        oneshot: args.oneshot,
+    };
     let delivered = match sent_before(&profile, &handle, &letter)? {
         Some(delivered) => delivered,
         None => send(context, &profile, &handle, &letter).await?,
@@ -95,40 +101,41 @@ async fn resume(
     profile: &Profile,
     handle: &Handle,
     msg_id: &str,
+    oneshot: bool,
 ) -> Result<(), CliError> {
     let absent = || CliError::NoMessage(msg_id.to_owned());
     let id = MsgId::parse(msg_id).map_err(|_| absent())?;
     let row = profile.vault.read(|tx| tx.outbox(&id))?;
-    let row = row.filter(|row| row.peer_handle == *handle).ok_or_else(absent)?;
+    let row = row.filter(|row| row.peer_handle == *handle && !row.control).ok_or_else(absent)?;
     let text = row.text.clone().ok_or(DeliverError::Deleted)?;
-    let letter = Letter { text: &text, key: None, expect: None };
+    let letter = Letter { matter: Matter::Text(&text), key: None, expect: None, oneshot };
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
     let now = clock::seconds();
     let to = recipient(&session, handle, &letter, now).await?;
     // The message was sealed for one account; if the handle is pinned to another by now, that
     // was somebody's decision, and going on with the old one must not undo it.
-    if to.account.id != row.peer {
+    if to.to.account.id != row.peer {
         return Err(DeliverError::Conversation.into());
     }
     show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)
 }
 
-/// The recipient, at a relay that may be told something. Whoever gave a handle of their own gets themselves, or an alarm.
+/// Who gets it, at a relay that may be told something. That the own handle shows another account
+/// is an alarm, whoever the message is for.
 async fn recipient(
     session: &Session<'_>,
     handle: &Handle,
     letter: &Letter<'_>,
     now: u64,
-) -> Result<Recipient, CliError> {
-    let (trust, member) = (&session.trust, &session.member);
-    trust.one_history()?;
-    let identity = &session.profile.identity;
-    let own = (*handle == identity.handle).then_some(identity.account);
-    let expect = letter.expect.or(own);
-    match recipient_of(trust, member, handle, expect, false, now).await {
-        Err(PeerError::NotExpected { .. }) if own.is_some() && letter.expect.is_none() => {
-            Err(CliError::NotOurs(handle.to_string()))
+) -> Result<Addressees, CliError> {
+    session.trust.one_history()?;
+    let own = &session.profile.identity.handle;
+    match Addressees::find(session, handle, letter.expect, false, now).await {
+        Err(PeerError::NotExpected { handle, .. })
+            if handle == own.as_str() && letter.expect.is_none() =>
+        {
+            Err(CliError::NotOurs(handle))
         }
         other => Ok(other?),
     }

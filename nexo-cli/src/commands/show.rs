@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::e2ee::account_fingerprint;
 use crate::output::{indented, one_line};
-use crate::vault::{InboxKind, InboxRow, OutboxRow, OutboxState};
+use crate::vault::{InboxKind, InboxRow, OutboxRow, OutboxState, SessionNote};
+
+/// The schema of what happened to a session, which is no message.
+pub(super) const EVENT: &str = "nexo.event/1";
 
 /// A message as printed.
 pub(super) struct Shown {
@@ -17,7 +20,11 @@ pub(super) struct Shown {
 
 /// A received message, or what became of it.
 pub(super) fn received(row: &InboxRow) -> Shown {
-    let from = sender(row);
+    let from = match &row.recipient {
+        // Of an own other device.
+        Some(to) => format!("{} -> {to}", sender(row)),
+        None => sender(row),
+    };
     let at = clock::rfc3339(row.received_at);
     let mut object = json!({
         "schema": "nexo.message/1",
@@ -30,6 +37,9 @@ pub(super) fn received(row: &InboxRow) -> Shown {
         "sent_at": row.sent_at,
         "received_at": at,
     });
+    if let Some(to) = &row.recipient {
+        object["to"] = json!(to);
+    }
     let id = one_line(row.msg_id.as_str());
     let (text, alarm) = match &row.kind {
         InboxKind::Text => {
@@ -51,8 +61,35 @@ pub(super) fn received(row: &InboxRow) -> Shown {
             object["schema"] = json!("nexo.deletion/1");
             (format!("{at} {from} deleted message {id}"), None)
         }
+        // Its event alone is shown.
+        InboxKind::Control => (String::new(), None),
     };
     Shown { object, text, alarm }
+}
+
+/// What the handshake that came with a message means, if it is worth telling.
+pub(super) fn event(row: &InboxRow) -> Option<Shown> {
+    let note = row.event?;
+    let object = json!({
+        "schema": EVENT,
+        "event": note.name(),
+        "from": row.sender_handle,
+        "account_id": row.sender.map(|account| account.to_string()),
+        "device_id": row.sender_device,
+        "msg_id": row.msg_id,
+        "sth_index": row.sth_index.to_string(),
+        "received_at": clock::rfc3339(row.received_at),
+    });
+    let (from, device) = (sender(row), one_line(row.sender_device.as_str()));
+    let alarm = match note {
+        SessionNote::Reset => Some(format!(
+            "{from} began a new session from device {device} without showing the old one: its \
+             state was lost, or somebody else has its key"
+        )),
+        // Nothing to worry about; scripts may count it.
+        SessionNote::Rotated => None,
+    };
+    Some(Shown { object, text: String::new(), alarm })
 }
 
 /// A message of this device's own.
@@ -122,6 +159,8 @@ mod tests {
             text: text.map(|t| Zeroizing::new(t.to_owned())),
             sent_at: Some("2026-11-23T10:00:00Z".to_owned()),
             received_at: 1_795_428_060,
+            recipient: None,
+            event: None,
         }
     }
 
@@ -153,5 +192,28 @@ mod tests {
         assert_eq!(shown.object["schema"], "nexo.deletion/1");
         assert!(shown.object.get("text").is_none());
         assert!(shown.text.ends_with("alice deleted message m1"));
+    }
+
+    #[test]
+    fn what_an_own_device_wrote_says_to_whom() {
+        let mut row = row(InboxKind::Text, Some("hi"));
+        row.recipient = Some(Handle::parse("bob").unwrap());
+        let shown = received(&row);
+        assert_eq!(shown.text, "2026-11-23T10:00:00Z alice -> bob: hi");
+        assert_eq!((&shown.object["from"], &shown.object["to"]), (&json!("alice"), &json!("bob")));
+    }
+
+    #[test]
+    fn a_reset_is_an_alarm_and_a_rotation_is_told_to_scripts_alone() {
+        let mut row = row(InboxKind::Text, Some("hi"));
+        assert!(event(&row).is_none());
+        row.event = Some(SessionNote::Reset);
+        let shown = event(&row).unwrap();
+        assert_eq!(shown.object["schema"], "nexo.event/1");
+        assert_eq!(shown.object["event"], "session_reset");
+        assert!(shown.alarm.unwrap().contains("alice began a new session from device d1"));
+        row.event = Some(SessionNote::Rotated);
+        let shown = event(&row).unwrap();
+        assert_eq!((shown.object["event"].as_str(), shown.alarm), (Some("session_rotated"), None));
     }
 }

@@ -15,11 +15,12 @@ use tokio::time::Instant;
 
 use self::file::OutputFile;
 use self::handler::Handler;
-use super::show::{Shown, received};
+use super::show::{EVENT, Shown, event, received};
 use super::{Context, input};
 use crate::api::{Bell, Ring};
 use crate::cli::Tail;
 use crate::clock;
+use crate::deliver;
 use crate::e2ee::{Capabilities, ConversationId};
 use crate::error::CliError;
 use crate::output::Printer;
@@ -27,7 +28,7 @@ use crate::profile::{Profile, Session};
 use crate::receive;
 use crate::trust::account_of;
 use crate::upkeep;
-use crate::vault::{InboxRow, Reading, Vault, VaultError};
+use crate::vault::{InboxKind, InboxRow, Reading, Vault, VaultError};
 
 /// A lost bell must not cost more than this.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -56,6 +57,7 @@ pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> 
         tail.print(&Reading { since: Some(since), ..Reading::default() }).await?;
     }
     tail.print_new().await?;
+    tail.settle().await?;
     if args.follow && !tail.is_full() { tail.follow().await } else { Ok(()) }
 }
 
@@ -113,18 +115,34 @@ impl Reader<'_> {
         self.left == Some(0)
     }
 
+    /// Compares the prekeys here and at the relay, and makes good what is missing.
+    async fn tend(&self, at_once: bool) {
+        if let Err(error) = upkeep::tend(self.session, clock::seconds(), at_once).await {
+            self.context.printer.say(&format!("prekeys were not looked after: {error}"));
+        }
+    }
+
     /// Reads what is new into the inbox.
     async fn receive(&self) -> Result<(), CliError> {
         let (printer, now) = (&self.context.printer, clock::seconds());
         let progress = printer.progress();
         let warn = |text: &str| printer.warn(text);
         let show = |at: u64, of: u64| progress.show(&format!("received up to {at} of {of}"));
-        if let Err(error) = upkeep::tend(self.session, now, false).await {
-            printer.say(&format!("prekeys were not looked after: {error}"));
-        }
+        self.tend(false).await;
         let done = receive::sync(self.session, now, &warn, &show).await;
         progress.clear();
         Ok(done?)
+    }
+
+    /// What the protocol owes to others, once what is new is printed: answers to what has waited,
+    /// requests for what did not open, and packets that others asked for. Then what has come of
+    /// earlier requests.
+    async fn settle(&mut self) -> Result<(), CliError> {
+        let now = clock::seconds();
+        let told = |text: &str| self.context.printer.say(text);
+        deliver::settle(self.session, &told, now).await?;
+        receive::take_again(self.session, now).await?;
+        if self.is_full() { Ok(()) } else { self.print_new().await }
     }
 
     async fn print_new(&mut self) -> Result<(), CliError> {
@@ -152,26 +170,27 @@ impl Reader<'_> {
         let (printer, vault) = (&self.context.printer, &self.session.profile.vault);
         match &mut self.sink {
             Sink::Stdout => {
-                for row in rows {
-                    if let Some(line) = line(printer, row) {
-                        printer.line(&line)?;
-                    }
+                for line in rows.iter().flat_map(|row| lines(printer, row)) {
+                    printer.line(&line)?;
                 }
                 printer.flush()?;
                 mark(vault, rows).await
             }
             Sink::File(file) => {
-                let mut lines = String::new();
-                for row in rows {
-                    if let Some(line) = line(printer, row) {
-                        let _ = writeln!(lines, "{line}");
-                    }
+                let mut text = String::new();
+                for line in rows.iter().flat_map(|row| lines(printer, row)) {
+                    let _ = writeln!(text, "{line}");
                 }
-                file.write(&lines, rows, vault).await
+                file.write(&text, rows, vault).await
             }
             Sink::Handler(handler) => {
                 for row in rows {
-                    handler.give(&received(row).object, printer).await?;
+                    for shown in shown(row) {
+                        tell(printer, &shown);
+                        if shown.object["schema"] != EVENT {
+                            handler.give(&shown.object, printer).await?;
+                        }
+                    }
                     mark(vault, std::slice::from_ref(row)).await?;
                 }
                 Ok(())
@@ -203,15 +222,18 @@ impl Reader<'_> {
     /// Until the limit is reached or the connection ends, which is a temporary error.
     async fn listen(&mut self) -> Result<(), CliError> {
         let mut bell = Bell::connect(&self.session.member).await?;
+        // Also right after connecting: what happened while there was no bell.
+        self.tend(true).await;
         loop {
-            // Also right after connecting: what came while there was no bell.
             self.receive().await?;
             self.print_new().await?;
+            self.settle().await?;
             if self.is_full() {
                 return Ok(());
             }
             match tokio::time::timeout(LOOK_EVERY, bell.heard()).await {
                 Ok(Ring::New) | Err(_) => {}
+                Ok(Ring::PrekeysLow) => self.tend(true).await,
                 Ok(Ring::Closed) => {
                     let lost = crate::api::ApiError::Network("the connection ended".to_owned());
                     return Err(lost.into());
@@ -226,17 +248,28 @@ async fn mark(vault: &Vault, rows: &[InboxRow]) -> Result<(), CliError> {
     Ok(vault.write(|tx| tx.set_printed(&indexes)).await.map_err(|e: VaultError| e)?)
 }
 
-/// A message as a line. What cannot be read is an object for scripts and a word on stderr for
-/// people.
-fn line(printer: &Printer, row: &InboxRow) -> Option<String> {
-    let Shown { object, text, alarm } = received(row);
-    if let Some(alarm) = alarm {
-        printer.warn(&alarm);
+/// What there is to say of a row: what became of the session, and the message. Control messages
+/// are between programs.
+fn shown(row: &InboxRow) -> Vec<Shown> {
+    let message = (row.kind != InboxKind::Control).then(|| received(row));
+    event(row).into_iter().chain(message).collect()
+}
+
+/// The word on stderr.
+fn tell(printer: &Printer, shown: &Shown) {
+    if let Some(alarm) = &shown.alarm {
+        printer.warn(alarm);
     }
-    if printer.is_json() {
-        return Some(object.to_string());
-    }
-    (!text.is_empty()).then_some(text)
+}
+
+/// A row as lines. What cannot be read is an object for scripts and a word on stderr for people.
+fn lines(printer: &Printer, row: &InboxRow) -> Vec<String> {
+    let line = |shown: Shown| {
+        tell(printer, &shown);
+        let line = if printer.is_json() { shown.object.to_string() } else { shown.text };
+        (!line.is_empty()).then_some(line)
+    };
+    shown(row).into_iter().filter_map(line).collect()
 }
 
 fn pauses() -> impl Iterator<Item = Duration> {

@@ -4,8 +4,8 @@
 //! [`seal_oneshot`] make a message that only the addressed devices can open, and
 //! [`open_in_session`], [`open_handshake`] and [`open_oneshot`] return a body only
 //! if exactly the named sender sealed exactly these bytes for this device,
-//! conversation and message id. A device key signs four labelled statements
-//! (account events, prekeys, tombstones, relay logins) and nothing else.
+//! conversation and message id. A device key signs five kinds of labelled statements
+//! (account events, requests to be linked, prekeys, tombstones, relay logins) and nothing else.
 //!
 //! What it is not: it does no I/O, reads no clock and owns no random generator.
 //! Times and random bytes are arguments, and every function is a pure function of
@@ -23,7 +23,7 @@
 //! |---|---|
 //! | [`keys`], [`kem`] | the key types, the strict key rule, X25519 and ML-KEM-768 |
 //! | [`ids`] | self-certifying ids, the handle rule |
-//! | [`sigchain`] | the genesis event of an account |
+//! | [`sigchain`], [`event`] | the genesis event of an account, and those that follow |
 //! | [`prekey`] | signed fallback and one-time prekeys |
 //! | [`pqxdh`] | the key agreement |
 //! | [`seal`] | the only AEAD call site |
@@ -44,6 +44,7 @@ pub mod auth;
 pub mod chain;
 pub mod dpop;
 pub mod envelope;
+pub mod event;
 pub mod fanout;
 pub mod fingerprint;
 pub mod ids;
@@ -77,6 +78,7 @@ pub use arrival::{
 };
 pub use auth::sign_challenge;
 pub use envelope::MessageContext;
+pub use event::RecoverySecret;
 pub use fanout::{Address, Fanout, FanoutRandomness, FanoutRefused, seal_fanout};
 pub use fingerprint::{account_fingerprint, parse_fingerprint, safety_number};
 pub use ids::{AccountId, ConversationId, DeviceId, EnvelopeHash, Handle, MessageId, SessionId};

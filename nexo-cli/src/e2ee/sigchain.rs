@@ -15,8 +15,8 @@
 //! ```
 //!
 //! `accept_sig` is the new device's consent; without it one could attach somebody
-//! else's key to an account. Later event types belong to a later issue and are
-//! refused here; [`Event::decode`] reads them all.
+//! else's key to an account. Later events are signed in [`super::event`], and judged with
+//! the whole chain in `trust`.
 
 use super::ids::{AccountId, Handle, HandleRefused, account_label};
 use super::kdf;
@@ -38,6 +38,8 @@ impl Capabilities {
     pub const RECV: Self = Self(4);
     /// Keeps no state and is exempt from the send counter.
     pub const STATELESS: Self = Self(8);
+    /// Nothing.
+    pub const NONE: Self = Self(0);
     /// What the first device of an account has: admin, send, recv.
     pub const FIRST: Self = Self(7);
 

@@ -3,12 +3,12 @@
 use nexo_schema::bytes::from_base64;
 use nexo_schema::http::{Item, Tombstone as WireTombstone};
 
-use super::message::Unreadable;
+use super::unreadable::Unreadable;
 use super::{ReceiveError, Taken, inclusion, unverified};
 use crate::e2ee::tombstone::{TombstoneRefused, tombstone_leaf};
-use crate::e2ee::{AccountId, DevicePublic, Tombstone};
+use crate::e2ee::{AccountId, DeviceId, DevicePublic, Tombstone};
 use crate::profile::Session;
-use crate::trust::sender_of;
+use crate::trust::{sender_at, sender_of};
 use crate::vault::HeldHead;
 use crate::wire;
 
@@ -39,7 +39,8 @@ pub(super) async fn take(
         Ok(claimed) => claimed,
         Err(error) => return refused(error.to_string()),
     };
-    let key = match author_key(session, claimed.account, now).await? {
+    let place = (item.sth_index, head.time);
+    let key = match author_key(session, claimed.account, claimed.device, place, now).await? {
         Ok(key) => key,
         Err(error) => return refused(error.to_string()),
     };
@@ -58,17 +59,18 @@ pub(super) async fn take(
     }
 }
 
+/// The key of the device that signed, if it might do so at its deletion's place in the log
+/// (position, time of a head that covers it).
 async fn author_key(
     session: &Session<'_>,
     author: AccountId,
+    device: DeviceId,
+    (sth_index, time): (u64, u64),
     now: u64,
 ) -> Result<Result<DevicePublic, Unreadable>, ReceiveError> {
-    let identity = &session.profile.identity;
-    if author == identity.account {
-        return Ok(Ok(identity.device.public()));
-    }
-    match sender_of(&session.trust, &session.member, author, now).await {
-        Ok((_, account)) => Ok(Ok(account.device)),
+    let found = sender_of(&session.trust, &session.member, author, device, now).await;
+    match found.and_then(|found| sender_at(found, device, sth_index, time)) {
+        Ok(sender) => Ok(Ok(sender.device.key)),
         Err(error) => unverified(error).map(Err),
     }
 }

@@ -1,54 +1,20 @@
-//! One native message: its entry in the log, its sender, its text.
+//! One native message: its entry in the log and its sender. Its text is opened where it is
+//! stored, in [`super::open`].
 
 use nexo_schema::bytes::{from_base64, from_hex};
 use nexo_schema::http::{Item, NativeItem};
-use nexo_schema::ids::Handle;
 use nexo_schema::{entry, envelope};
 use sha2::{Digest as _, Sha256};
 
+use super::open::Verified;
+use super::unreadable::{Unreadable, undecryptable};
 use super::{ReceiveError, Taken, inclusion, unverified};
-use crate::body::{self, BodyRefused, Content};
 use crate::e2ee::envelope::RecipientHash;
-use crate::e2ee::oneshot::ReplayKey;
-use crate::e2ee::packet::PacketRefused;
-use crate::e2ee::{
-    Account, AccountId, Capabilities, ConversationId, DeviceId, EnvelopeHash, Incoming, KeyPacket,
-    MessageContext, OpenRefused, Party, open_oneshot,
-};
+use crate::e2ee::{AccountId, ConversationId, DeviceId, EnvelopeHash, Party};
 use crate::profile::Session;
-use crate::trust::{PeerError, may, sender_of};
-use crate::upkeep::fallback_secret;
-use crate::vault::{HeldHead, InboxKind, InboxRow, NewInbox, VaultError};
+use crate::trust::{Sender, sender_at, sender_of};
+use crate::vault::{HeldHead, InboxKind, InboxRow, VaultError};
 use crate::wire;
-
-/// Why a message was delivered and yet cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
-    #[error("it was not encrypted: its sender has a plain account")]
-    Plain,
-    #[error("its sender is not verified: {0}")]
-    Sender(PeerError),
-    #[error("its sender's device joined the account later")]
-    TooEarly,
-    #[error("it was sent from a device that is not its account's")]
-    Device,
-    #[error("it is in another conversation than its sender and this account's")]
-    Conversation,
-    #[error("{0}")]
-    Packet(#[from] PacketRefused),
-    #[error("the prekey it was sealed to is gone")]
-    PrekeyGone,
-    #[error("{0}")]
-    Open(#[from] OpenRefused),
-    #[error("it was delivered before under another id")]
-    Replay,
-    #[error("{0}")]
-    Body(#[from] BodyRefused),
-    #[error("it is of type {0:?}, which this version does not know")]
-    Unsupported(String),
-    #[error("its id is not that of a native message")]
-    Id,
-}
 
 /// Judges one message of a page.
 pub(super) async fn take(
@@ -67,11 +33,11 @@ pub(super) async fn take(
             return Err(ReceiveError::Page("shows a native message as a plain one"));
         }
         let row = row(item, now, undecryptable(&Unreadable::Plain));
-        return Ok(Taken::Message(Box::new(row), None));
+        return Ok(Taken::Row(Box::new(row)));
     };
     let Some(sealed) = Sealed::read(session, item, native)? else {
         let row = row(item, now, undecryptable(&Unreadable::Id));
-        return Ok(Taken::Message(Box::new(row), None));
+        return Ok(Taken::Row(Box::new(row)));
     };
     sealed.included(session, item, head)?;
     if native.packet.is_none() {
@@ -84,26 +50,7 @@ pub(super) async fn take(
     if already_here(session, item)? {
         return Ok(Taken::Nothing);
     }
-    let account = wire::account(native.sender_account);
-    let mut row = row(item, now, InboxKind::Text);
-    row.sender = Some(account);
-    row.envelope = Some(sealed.envelope);
-    let sender = match sender(session, item, account, head, now).await? {
-        Ok(sender) => sender,
-        Err(reason) => {
-            row.kind = undecryptable(&reason);
-            return Ok(Taken::Message(Box::new(row), None));
-        }
-    };
-    row.sender_handle = Some(sender.0);
-    let handshake = match open(session, item, &sealed, &sender.1, &mut row)? {
-        Ok(handshake) => Some(handshake),
-        Err(reason) => {
-            row.kind = undecryptable(&reason);
-            None
-        }
-    };
-    Ok(Taken::Message(Box::new(row), handshake))
+    sealed.sent(session, item, native, head, now).await
 }
 
 /// The bytes of a native message, with the envelope hash that follows from them.
@@ -111,6 +58,8 @@ struct Sealed {
     payload: Vec<u8>,
     packet: Vec<u8>,
     others: Vec<RecipientHash>,
+    /// The hash that the log has of this device's packet, if another one was delivered.
+    logged: Option<[u8; 32]>,
     envelope: EnvelopeHash,
 }
 
@@ -127,13 +76,18 @@ impl Sealed {
         let payload = from_base64(&item.cipher).map_err(malformed)?;
         let packet = native.packet.as_deref().map(from_base64).transpose().map_err(malformed)?;
         let mine = session.profile.identity.device_id();
+        let mut logged = None;
         let mut hashes = Vec::with_capacity(native.packet_hashes.len());
         for (id, hash) in &native.packet_hashes {
             let id = wire::device(id).ok_or(ReceiveError::Page("has a malformed message"))?;
             let mut packet_hash = from_hex(hash).map_err(malformed)?;
             if let (true, Some(packet)) = (id == mine, &packet) {
-                // What was delivered counts, not what the relay says of it.
-                packet_hash = Sha256::digest(packet).into();
+                if native.resent {
+                    logged = Some(packet_hash);
+                } else {
+                    // What was delivered counts, not what the relay says of it.
+                    packet_hash = Sha256::digest(packet).into();
+                }
             }
             hashes.push((*id.as_bytes(), packet_hash));
         }
@@ -161,6 +115,7 @@ impl Sealed {
             payload,
             packet: packet.unwrap_or_default(),
             others,
+            logged,
             envelope: EnvelopeHash::from_bytes(hash),
         }))
     }
@@ -175,7 +130,54 @@ impl Sealed {
         let path = inclusion(item)?;
         Ok(session.trust.included("a message", head, &leaf, item.sth_index, &path)?)
     }
+
+    /// Verifies who sent it.
+    async fn sent(
+        self,
+        session: &Session<'_>,
+        item: &Item,
+        native: &NativeItem,
+        head: &HeldHead,
+        now: u64,
+    ) -> Result<Taken, ReceiveError> {
+        let account = wire::account(native.sender_account);
+        let mut row = row(item, now, InboxKind::Text);
+        row.sender = Some(account);
+        row.envelope = Some(self.envelope);
+        let sender = match sender(session, item, account, head, now).await? {
+            Ok(sender) => sender,
+            Err(reason) => {
+                row.kind = undecryptable(&reason);
+                return Ok(Taken::Row(Box::new(row)));
+            }
+        };
+        row.sender_handle = Some(sender.account.handle.clone());
+        let Some(message) = wire::message(&item.msg_id) else {
+            row.kind = undecryptable(&Unreadable::Id);
+            return Ok(Taken::Row(Box::new(row)));
+        };
+        let Self { payload, packet, others, logged, .. } = self;
+        let sender = Party { account: sender.account.id, device: sender.device.key };
+        let ad = item.ad.get().to_owned();
+        let verified = Verified { row, message, sender, payload, packet, others, logged, ad };
+        Ok(Taken::Message(Box::new(verified)))
+    }
 }
+
+/// Judges a message that was taken before and did not open, as the relay serves it now; `None` if
+/// there is no packet for it but the one that did not open.
+pub(super) async fn again(
+    session: &Session<'_>,
+    item: &Item,
+    head: &HeldHead,
+    now: u64,
+) -> Result<Option<Taken>, ReceiveError> {
+    let Some(native) = item.native.as_ref().filter(|native| native.resent) else { return Ok(None) };
+    let Some(sealed) = Sealed::read(session, item, native)? else { return Ok(None) };
+    sealed.included(session, item, head)?;
+    sealed.sent(session, item, native, head, now).await.map(Some)
+}
+
 fn already_here(session: &Session<'_>, item: &Item) -> Result<bool, VaultError> {
     session.profile.vault.read(|tx| tx.has_received(&item.sender_device, &item.msg_id))
 }
@@ -187,84 +189,26 @@ async fn sender(
     account: AccountId,
     head: &HeldHead,
     now: u64,
-) -> Result<Result<(Handle, Account), Unreadable>, ReceiveError> {
+) -> Result<Result<Sender, Unreadable>, ReceiveError> {
     let identity = &session.profile.identity;
-    let (handle, verified, joined) = if account == identity.account {
-        let origin = session.profile.pin.origin.as_str();
-        let own =
-            identity.e2ee_handle().ok().and_then(|h| identity.genesis.verify(origin, &h).ok());
-        let Some(own) = own else { return Ok(Err(Unreadable::Device)) };
-        (identity.handle.clone(), own, 0)
-    } else {
-        match sender_of(&session.trust, &session.member, account, now).await {
-            Ok((peer, verified)) => (peer.handle, verified, peer.sth_index),
-            Err(error) => return unverified(error).map(Err),
-        }
-    };
-    if wire::device(&item.sender_device) != Some(verified.device.device_id()) {
+    let Some(device) = wire::device(&item.sender_device) else {
         return Ok(Err(Unreadable::Device));
-    }
-    if joined >= item.sth_index {
-        return Ok(Err(Unreadable::TooEarly));
-    }
-    if let Err(error) = may(&verified, Capabilities::SEND, "may not send", head.time) {
-        return Ok(Err(Unreadable::Sender(error)));
-    }
+    };
+    let found = sender_of(&session.trust, &session.member, account, device, now).await;
+    let found = found.and_then(|found| sender_at(found, device, item.sth_index, head.time));
+    let sender = match found {
+        Ok(sender) => sender,
+        Err(error) => return unverified(error).map(Err),
+    };
+    // An own device writes where it likes; what it sealed names the conversation.
     let direct = ConversationId::direct(session.trust.origin(), identity.account, account);
-    if direct != wire::conversation(item.conv_id) {
+    if account != identity.account && direct != wire::conversation(item.conv_id) {
         return Ok(Err(Unreadable::Conversation));
     }
-    Ok(Ok((handle, verified)))
+    Ok(Ok(sender))
 }
-/// Opens the message into `row`.
-fn open(
-    session: &Session<'_>,
-    item: &Item,
-    sealed: &Sealed,
-    sender: &Account,
-    row: &mut NewInbox,
-) -> Result<Result<ReplayKey, Unreadable>, VaultError> {
-    let packet = match KeyPacket::parse(&sealed.packet) {
-        Ok(packet) => packet,
-        Err(error) => return Ok(Err(error.into())),
-    };
-    let wanted = packet.block().fallback_id;
-    let Some(stored) = session.profile.vault.read(|tx| tx.fallback(wanted))? else {
-        return Ok(Err(Unreadable::PrekeyGone));
-    };
-    let Some(message) = wire::message(&item.msg_id) else { return Ok(Err(Unreadable::Id)) };
-    let incoming = Incoming {
-        context: MessageContext {
-            origin: session.trust.origin(),
-            conversation: wire::conversation(item.conv_id),
-            message,
-            sender: Party { account: sender.id, device: sender.device },
-        },
-        sealed: &sealed.payload,
-        packet: &packet,
-        others: &sealed.others,
-    };
-    let opened =
-        match open_oneshot(&session.profile.identity.party(), &fallback_secret(&stored), &incoming)
-        {
-            Ok(opened) => opened,
-            Err(error) => return Ok(Err(error.into())),
-        };
-    let Some(from) = row.sender_handle.clone() else { return Ok(Err(Unreadable::Device)) };
-    match body::read(&opened.body, item.ad.get(), &from) {
-        Ok(Content::Text { text, sent_at }) => {
-            row.text = Some(text);
-            row.sent_at = sent_at;
-        }
-        Ok(Content::Unsupported { kind, sent_at }) => {
-            let reason = Unreadable::Unsupported(kind).to_string();
-            row.kind = InboxKind::Unsupported { reason };
-            row.sent_at = sent_at;
-        }
-        Err(error) => return Ok(Err(error.into())),
-    }
-    Ok(Ok(opened.replay))
-}
+
+/// The row of an item, with nothing verified in it.
 pub(super) fn row(item: &Item, now: u64, kind: InboxKind) -> InboxRow {
     InboxRow {
         sth_index: item.sth_index,
@@ -278,9 +222,7 @@ pub(super) fn row(item: &Item, now: u64, kind: InboxKind) -> InboxRow {
         text: None,
         sent_at: None,
         received_at: now,
+        recipient: None,
+        event: None,
     }
-}
-
-pub(super) fn undecryptable(reason: &Unreadable) -> InboxKind {
-    InboxKind::Undecryptable { reason: reason.to_string() }
 }

@@ -1,25 +1,42 @@
-//! From the relay's pages to the inbox: verify first, decrypt second, store once (e2ee 2.12).
+//! From the relay's pages to the inbox: verify first, then decrypt and store at once (e2ee 2.12).
 //!
 //! What only a lying relay can cause (an item that is not in the log) ends the run and moves
 //! nothing. What a sender can cause (rubbish, an unknown version, a wrong name) becomes an
 //! `undecryptable` row with its reason, and the stream goes on.
 
+//!
+//! | file | does |
+//! |---|---|
+//! | `message`, `deletion` | verify an item, with the network |
+//! | `open` | opens a message in the transaction that stores it |
+//! | `again` | takes messages that did not open and were sent again |
+
+mod again;
 mod deletion;
 mod message;
+mod open;
+mod unreadable;
 
 use nexo_schema::http::{Item, Page};
 use nexo_schema::ids::MsgId;
 
 use crate::api::{ApiError, path};
-use crate::e2ee::oneshot::ReplayKey;
 use crate::e2ee::{AccountId, EnvelopeHash};
 use crate::profile::Session;
 use crate::trust::{Hash, PeerError, TrustError};
 use crate::vault::{HeldHead, NewInbox, Target, Tx, VaultError};
-use message::{Unreadable, undecryptable};
+use open::{Outcome, Reader, Verified};
+use unreadable::Unreadable;
+
+pub use again::take_again;
 
 /// Items asked for at a time: full pages of 64 KiB messages stay in bounds.
 const PAGE: u32 = 200;
+/// Items stored in one transaction: others who wait for the state wait no longer than it takes
+/// to open these.
+const AT_ONCE: usize = 50;
+/// One item, by its place.
+const PAGE_OF_ONE: u32 = 1;
 
 /// Why receiving ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +58,10 @@ pub enum ReceiveError {
 enum Taken {
     /// Nothing to keep: not for this device, already here, or gone.
     Nothing,
-    Message(Box<NewInbox>, Option<ReplayKey>),
+    /// To be stored as it is.
+    Row(Box<NewInbox>),
+    /// To be opened where it is stored.
+    Message(Box<Verified>),
     Deletion {
         author: AccountId,
         msg_id: MsgId,
@@ -61,7 +81,7 @@ pub async fn sync(
     warn: &dyn Fn(&str),
     progress: &dyn Fn(u64, u64),
 ) -> Result<(), ReceiveError> {
-    let (vault, own) = (&session.profile.vault, session.profile.identity.account);
+    let vault = &session.profile.vault;
     loop {
         let cursor = vault.read(|tx| tx.cursor())?;
         let held = session.trust.held_size()?;
@@ -74,18 +94,7 @@ pub async fn sync(
         if page.items.last().is_some_and(|item| item.sth_index > head.size) {
             return Err(ReceiveError::Page("shows what its head does not hold"));
         }
-        let mut taken = Vec::with_capacity(page.items.len());
-        for item in &page.items {
-            taken.push(take(session, item, &head, now).await?);
-        }
-        for taken in &taken {
-            if let Taken::Refused(reason) = taken {
-                warn(reason);
-            }
-        }
-        // One transaction: rows, handshakes seen, deletions, cursor. A crash before it repeats
-        // the page; another process that was faster makes this one start over.
-        let moved = vault.write(|tx| store(tx, own, cursor, page.next, taken)).await?;
+        let moved = store_page(session, &page, &head, cursor, warn, now).await?;
         if moved && !page.more {
             return Ok(());
         }
@@ -109,9 +118,42 @@ fn check_page(page: &Page, cursor: u64) -> Result<(), ReceiveError> {
     if page.next > last { Err(ReceiveError::Page("skips what it does not show")) } else { Ok(()) }
 }
 
+/// Takes the items of a page, some at a time; `false` if another process has moved the cursor.
+async fn store_page(
+    session: &Session<'_>,
+    page: &Page,
+    head: &HeldHead,
+    mut cursor: u64,
+    warn: &dyn Fn(&str),
+    now: u64,
+) -> Result<bool, ReceiveError> {
+    let origin = session.trust.origin();
+    let reader = Reader { identity: &session.profile.identity, origin, now };
+    for items in page.items.chunks(AT_ONCE) {
+        let mut taken = Vec::with_capacity(items.len());
+        for item in items {
+            taken.push(take(session, item, head, now).await?);
+        }
+        for taken in &taken {
+            if let Taken::Refused(reason) = taken {
+                warn(reason);
+            }
+        }
+        let to = items.last().map_or(cursor, |item| item.sth_index);
+        // One transaction: rows, sessions, deletions, cursor. A crash before it repeats these
+        // items; another process that was faster makes this one start over.
+        let moved = session.profile.vault.write(|tx| store(tx, reader, cursor, to, taken)).await?;
+        if !moved {
+            return Ok(false);
+        }
+        cursor = to;
+    }
+    Ok(true)
+}
+
 fn store(
     tx: &mut Tx<'_>,
-    own: AccountId,
+    reader: Reader<'_>,
     from: u64,
     to: u64,
     taken: Vec<Taken>,
@@ -122,19 +164,13 @@ fn store(
     for taken in taken {
         match taken {
             Taken::Nothing | Taken::Refused(_) => {}
-            Taken::Message(mut row, handshake) => {
-                if let Some(key) = handshake
-                    && !tx.note_handshake(&key)?
-                {
-                    row.kind = undecryptable(&Unreadable::Replay);
-                    row.text = None;
-                }
-                tx.put_inbox(&row)?;
-            }
+            Taken::Row(row) => tx.put_inbox(&row)?,
+            Taken::Message(verified) => store_message(tx, reader, *verified)?,
             Taken::Deletion { author, msg_id, envelope } => {
                 tx.wipe_inbox(&Target { author, msg_id: &msg_id, envelope })?;
                 // What was sent from here is this account's alone to delete.
-                if own == author && tx.outbox(&msg_id)?.is_some_and(|row| row.envelope == envelope)
+                if reader.identity.account == author
+                    && tx.outbox(&msg_id)?.is_some_and(|row| row.envelope == envelope)
                 {
                     tx.wipe_outbox(&msg_id)?;
                 }
@@ -142,6 +178,23 @@ fn store(
         }
     }
     Ok(true)
+}
+
+fn store_message(
+    tx: &mut Tx<'_>,
+    reader: Reader<'_>,
+    verified: Verified,
+) -> Result<(), VaultError> {
+    // Twice in one page is twice too.
+    if tx.has_received(&verified.row.sender_device, &verified.row.msg_id)? {
+        return Ok(());
+    }
+    let Outcome { row, ask } = reader.open(tx, verified)?;
+    tx.put_inbox(&row)?;
+    match ask {
+        Some(asked) => tx.put_ask(row.sth_index, &asked),
+        None => Ok(()),
+    }
 }
 
 async fn take(

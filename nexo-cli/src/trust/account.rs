@@ -1,41 +1,34 @@
 //! Accounts: whose keys they are, and whether they may be used (e2ee 2.6).
 //!
-//! Chains of this version have one event, the genesis. A longer one was written by a newer
-//! version: its later events may have revoked what the first one introduced, so it is refused.
+//! A view of a chain and its prekeys serves for ten minutes; after that, or when the relay says
+//! that devices have changed, it is asked for again. Whatever is asked for is compared with what
+//! was verified before: a chain only ever grows.
 
 use std::time::Duration;
 
-use nexo_schema::http::{Bundle, DeviceBundle};
+use nexo_schema::error::ErrorCode;
+use nexo_schema::http::Bundle;
 use nexo_schema::ids::Handle;
 
 use super::PeerError;
-use super::log::{LogSource, LogTrust};
-use crate::api::{ApiError, Member, path};
-use crate::clock;
-use crate::e2ee::sigchain::GenesisRefused;
-use crate::e2ee::{
-    self, Account, AccountId, Capabilities, FallbackPrekey, SignedGenesis, account_fingerprint,
+use super::bundle::{
+    Addressee, Asked, Claimed, Verified, account_of_events, addressees, claimed, keep_chain,
+    unreachable, verify_bundle,
 };
-use crate::vault::{Peer, PeerFallback};
-use crate::wire::{self, WireError};
-use nexo_schema::bytes::to_base64;
-use nexo_schema::error::ErrorCode;
+use super::chain::{Account, Device, Grant};
+use super::log::{LogSource, LogTrust};
+use crate::api::{ApiError, Member};
+use crate::clock;
+use crate::e2ee::{AccountId, Capabilities, ConversationId, DeviceId, account_fingerprint};
+use crate::vault::{Peer, Served};
+use crate::wire;
 
-/// How long a chain and prekey that were verified serve without being asked for again, seconds
+/// How long a chain and prekeys that were verified serve without being asked for again, seconds
 /// (e2ee 2.6). The relay refuses a message whose devices have changed since.
 const CACHE: u64 = 600;
 
 /// How often the state is looked at while the relay has not answered.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-
-/// Whose bundle was asked for.
-#[derive(Debug, Clone, Copy)]
-pub enum Asked<'a> {
-    /// Of a handle.
-    Handle(&'a Handle),
-    /// Of an account.
-    Account(AccountId),
-}
 
 /// Somebody to write to, verified.
 #[derive(Debug, Clone)]
@@ -44,17 +37,39 @@ pub struct Recipient {
     pub account: Account,
     /// The handle.
     pub handle: Handle,
-    /// The prekey, verified and valid now.
-    pub fallback: FallbackPrekey,
+    /// Its devices that can be written to, with prekeys valid now; the own one too, if it is the
+    /// own account.
+    pub devices: Vec<Addressee>,
+    /// Devices that may receive and have no prekey in force: what is sent now does not reach
+    /// them.
+    pub unreachable: Vec<DeviceId>,
     /// Whether the relay has opened the conversation.
     pub conversation: bool,
+}
+
+impl Recipient {
+    /// The devices that take part in a conversation.
+    pub fn devices_in(&self, conversation: ConversationId) -> impl Iterator<Item = &Addressee> {
+        self.devices.iter().filter(move |device| device.reaches(conversation))
+    }
+}
+
+/// A sending device, at the place in the log where its message stands.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Whose it is.
+    pub account: Account,
+    /// The device.
+    pub device: Device,
+    /// What it might do there.
+    pub grant: Grant,
 }
 
 /// Who a handle is, from the pin if it is recent, else from the relay. `expect` names the only
 /// account that is accepted, and moves the pin to it.
 ///
 /// # Errors
-/// [`PeerError`].
+/// [`PeerError`]; also if no device of it can be written to.
 pub async fn recipient_of<S: LogSource>(
     trust: &LogTrust<'_, S>,
     member: &Member<'_>,
@@ -63,6 +78,20 @@ pub async fn recipient_of<S: LogSource>(
     refresh: bool,
     now: u64,
 ) -> Result<Recipient, PeerError> {
+    let found = account_with_devices(trust, member, handle, expect, refresh, now).await?;
+    if found.devices.is_empty() { Err(unreachable(&found.account)) } else { Ok(found) }
+}
+
+/// As [`recipient_of`], but for an account that may have nobody to write to.
+pub(super) async fn account_with_devices<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    member: &Member<'_>,
+    handle: &Handle,
+    expect: Option<AccountId>,
+    refresh: bool,
+    now: u64,
+) -> Result<Recipient, PeerError> {
+    let expect = expected(trust, handle, expect)?;
     let pinned = trust.vault().read(|tx| tx.pinned_peer(handle))?;
     if let Some(peer) = pinned.filter(|peer| !refresh && usable(peer, expect, now)) {
         // A cached prekey may have expired meanwhile; then the relay is asked.
@@ -70,19 +99,27 @@ pub async fn recipient_of<S: LogSource>(
             return Ok(recipient);
         }
     }
-    let looked_up = async {
-        let held = trust.held_size()?;
-        let bundle = member.bundle(handle, held).await;
-        let bundle = bundle.map_err(|e| not_found(e, handle.as_str()))?;
-        let (peer, _) = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
-        pin(trust, peer, expect, now).await
-    };
+    let looked_up = look_up(trust, member, handle, expect, now);
     let peer = tokio::select! {
         biased;
         peer = looked_up => peer?,
         peer = pinned_meanwhile(trust, handle, expect), if !refresh => peer?,
     };
     recipient(trust, &peer)
+}
+
+async fn look_up<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    member: &Member<'_>,
+    handle: &Handle,
+    expect: Option<AccountId>,
+    now: u64,
+) -> Result<Peer, PeerError> {
+    let held = trust.held_size()?;
+    let bundle = member.bundle(handle, held).await;
+    let bundle = bundle.map_err(|e| not_found(e, handle.as_str()))?;
+    let verified = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
+    pin(trust, verified, expect, now).await
 }
 
 /// Waits until another process on the same state has pinned the handle. Of many that start at
@@ -101,20 +138,32 @@ async fn pinned_meanwhile<S: LogSource>(
     }
 }
 
-/// This device's own account as the relay shows it to others. The caller compares.
+/// Claims prekeys for new sessions with an account's devices: at most one one-time prekey for
+/// each, and the fallback prekey always. To whoever shares no conversation with the account yet
+/// the relay gives no one-time prekeys.
 ///
 /// # Errors
-/// [`PeerError`].
-pub async fn account_of_own<S: LogSource>(
+/// [`PeerError`]; a prekey that its device did not sign spoils all of them.
+pub async fn claim_prekeys<S: LogSource>(
     trust: &LogTrust<'_, S>,
     member: &Member<'_>,
     handle: &Handle,
+    expect: Option<AccountId>,
     now: u64,
-) -> Result<Peer, PeerError> {
+) -> Result<Vec<Claimed>, PeerError> {
+    let expect = expected(trust, handle, expect)?;
     let held = trust.held_size()?;
-    let bundle = member.bundle(handle, held).await.map_err(|e| not_found(e, handle.as_str()))?;
-    let (peer, _) = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
-    Ok(peer)
+    let bundle = match member.claim(handle, held).await {
+        Err(error) if error.code() == Some(ErrorCode::Forbidden) => {
+            member.bundle(handle, held).await
+        }
+        other => other,
+    };
+    let bundle: Bundle = bundle.map_err(|e| not_found(e, handle.as_str()))?;
+    let verified = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
+    let peer = pin(trust, verified, expect, now).await?;
+    let account = account_of_events(trust, &peer.handle, &peer.events)?;
+    claimed(trust.origin(), &account, &bundle.devices, trust.relay_time()?)
 }
 
 /// Which account a handle is pinned to; pinned now if it was not.
@@ -127,17 +176,16 @@ pub async fn account_of<S: LogSource>(
     handle: &Handle,
     now: u64,
 ) -> Result<AccountId, PeerError> {
-    if let Some(peer) = trust.vault().read(|tx| tx.pinned_peer(handle))? {
+    let expect = expected(trust, handle, None)?;
+    let pinned = trust.vault().read(|tx| tx.pinned_peer(handle))?;
+    if let Some(peer) = pinned.filter(|peer| expect.is_none_or(|e| e == peer.account)) {
         return Ok(peer.account);
     }
-    let held = trust.held_size()?;
-    let bundle = member.bundle(handle, held).await.map_err(|e| not_found(e, handle.as_str()))?;
-    let (peer, _) = verify_bundle(trust, &bundle, Asked::Handle(handle), held, now).await?;
-    Ok(pin(trust, peer, None, now).await?.account)
+    Ok(look_up(trust, member, handle, expect, now).await?.account)
 }
 
-/// Who an account is, from what was verified before, else from the relay: the sender of a
-/// message.
+/// The account that a message names as its sender's, from what was verified lately, else from
+/// the relay: also when it is of a device that was not known yet.
 ///
 /// # Errors
 /// [`PeerError`].
@@ -145,9 +193,12 @@ pub async fn sender_of<S: LogSource>(
     trust: &LogTrust<'_, S>,
     member: &Member<'_>,
     account: AccountId,
+    device: DeviceId,
     now: u64,
-) -> Result<(Peer, Account), PeerError> {
-    if let Some(known) = known_sender(trust, account)? {
+) -> Result<Account, PeerError> {
+    if let Some(known) = known_account(trust, account, now)?
+        && known.device(device).is_some()
+    {
         return Ok(known);
     }
     let held = trust.held_size()?;
@@ -155,23 +206,27 @@ pub async fn sender_of<S: LogSource>(
         .bundle_by_id(wire::account_out(account), held)
         .await
         .map_err(|e| not_found(e, &account_fingerprint(account)))?;
-    let (peer, verified) =
-        verify_bundle(trust, &bundle, Asked::Account(account), held, now).await?;
-    Ok((pin(trust, peer, None, now).await?, verified))
+    let verified = verify_bundle(trust, &bundle, Asked::Account(account), held, now).await?;
+    let expect = expected(trust, &verified.peer.handle, None)?;
+    let peer = pin(trust, verified, expect, now).await?;
+    account_of_events(trust, &peer.handle, &peer.events)
 }
 
-/// The sender, if the account was verified before and still has its handle's pin.
-fn known_sender<S: LogSource>(
+/// The account, if it was verified lately and still has its handle's pin.
+fn known_account<S: LogSource>(
     trust: &LogTrust<'_, S>,
     account: AccountId,
-) -> Result<Option<(Peer, Account)>, PeerError> {
+    now: u64,
+) -> Result<Option<Account>, PeerError> {
     let Some(peer) = trust.vault().read(|tx| tx.peer(account))? else { return Ok(None) };
     if !peer.pinned {
         // Its handle was given to another account, by whoever knew the fingerprint.
         return Err(moved_away(trust, &peer)?);
     }
-    let verified = genesis_of(trust.origin(), &peer)?;
-    Ok(Some((peer, verified)))
+    if !is_recent(peer.served.as_ref(), now) {
+        return Ok(None);
+    }
+    account_of_events(trust, &peer.handle, &peer.events).map(Some)
 }
 
 fn moved_away<S: LogSource>(trust: &LogTrust<'_, S>, peer: &Peer) -> Result<PeerError, PeerError> {
@@ -181,94 +236,63 @@ fn moved_away<S: LogSource>(trust: &LogTrust<'_, S>, peer: &Peer) -> Result<Peer
     Ok(PeerError::Changed { handle, pinned, shown })
 }
 
-/// Verifies what the relay says of an account, up to but without the pin. `held` is the tree
-/// size that the bundle's consistency proof was asked from.
+/// The device that sent what stands at `sth_index`, if it was in the account there and might
+/// send. `time` is that of a head that covers the place; it judges the device's end.
 ///
 /// # Errors
-/// [`PeerError`].
-pub(super) async fn verify_bundle<S: LogSource>(
-    trust: &LogTrust<'_, S>,
-    bundle: &Bundle,
-    asked: Asked<'_>,
-    held: u64,
-    now: u64,
-) -> Result<(Peer, Account), PeerError> {
-    let handle = bundle.handle.to_string();
-    let shown = wire::account(bundle.account_id);
-    let right = match asked {
-        Asked::Handle(handle) => bundle.handle == *handle,
-        Asked::Account(account) => shown == account,
-    };
-    if !right {
-        return Err(PeerError::OtherAccount);
+/// [`PeerError::NotCapable`] says what it was not.
+pub fn sender_at(
+    account: Account,
+    device: DeviceId,
+    sth_index: u64,
+    time: u64,
+) -> Result<Sender, PeerError> {
+    let handle = account.handle.to_string();
+    let refused = |what| PeerError::NotCapable { handle: handle.clone(), what };
+    let found = account.device(device).cloned();
+    let device = found.ok_or_else(|| refused("is not in the account"))?;
+    if device.added >= sth_index {
+        return Err(refused("joined the account later"));
     }
-    let event = match &bundle.events[..] {
-        [event] => event,
-        [] => return Err(PeerError::Plain(handle)),
-        more => return Err(PeerError::Newer { handle, events: more.len() }),
-    };
-    let genesis = wire::genesis(&event.signed)?;
-    let account = verify_genesis(trust.origin(), &genesis, &bundle.handle)?;
-    if account.id != shown {
-        return Err(PeerError::OtherAccount);
+    let grant = device.at(sth_index).ok_or_else(|| refused("was revoked before"))?;
+    if !grant.capabilities.contains(Capabilities::SEND) {
+        return Err(refused("may not send"));
     }
-    let proof = bundle.consistency.as_deref().and_then(path).map(|path| (held, path));
-    let head = trust.accept_fresh(bundle.head.as_bytes(), proof, now).await?;
-    let inclusion = path(&event.inclusion).ok_or(WireError("inclusion"))?;
-    let leaf = genesis.leaf(trust.origin(), &account.handle);
-    trust.included("the account", &head, &leaf, event.sth_index, &inclusion)?;
-    let fallback = devices(&bundle.devices, &account, &handle)?
-        .map(|prekey| PeerFallback { prekey, fetched_at: now });
-    let peer = Peer {
-        account: account.id,
-        handle: bundle.handle.clone(),
-        pinned: false,
-        genesis,
-        sth_index: event.sth_index,
-        fallback,
-        conversation: false,
-    };
-    Ok((peer, account))
+    if grant.is_over(time) {
+        return Err(refused("has expired"));
+    }
+    Ok(Sender { account, device, grant })
 }
 
-/// The prekey of the account's one device; devices that are in no event are refused.
-fn devices(
-    shown: &[DeviceBundle],
-    account: &Account,
-    handle: &str,
-) -> Result<Option<nexo_schema::http::Prekey>, PeerError> {
-    let ours = wire::device_out(account.device.device_id());
-    let mut prekey = None;
-    for device in shown {
-        if device.device_id != ours {
-            return Err(PeerError::ForeignDevice(handle.to_owned()));
-        }
-        if device.x25519_pub != to_base64(account.device.dh_public().as_bytes()) {
-            return Err(PeerError::WrongX25519(handle.to_owned()));
-        }
-        prekey.clone_from(&device.fpk);
+/// The only account that a handle may be: what this command was told, else what a person said
+/// before.
+fn expected<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    handle: &Handle,
+    expect: Option<AccountId>,
+) -> Result<Option<AccountId>, PeerError> {
+    match expect {
+        Some(expect) => Ok(Some(expect)),
+        None => Ok(trust.vault().read(|tx| tx.named_account(handle))?),
     }
-    Ok(prekey)
 }
 
 /// Stores a verified account, if its handle is free, already its own, or moved by `expect`.
-async fn pin<S: LogSource>(
+pub(super) async fn pin<S: LogSource>(
     trust: &LogTrust<'_, S>,
-    peer: Peer,
+    verified: Verified,
     expect: Option<AccountId>,
     now: u64,
 ) -> Result<Peer, PeerError> {
+    let Verified { mut peer, head, .. } = verified;
     let shown = account_fingerprint(peer.account);
     if expect.is_some_and(|expected| expected != peer.account) {
         return Err(PeerError::NotExpected { handle: peer.handle.to_string(), shown });
     }
-    let device = {
-        let account = genesis_of(trust.origin(), &peer)?;
-        wire::device_out(account.device.device_id())
-    };
     trust
         .vault()
         .write(|tx| {
+            keep_chain(tx, &mut peer, head.size)?;
             match tx.pinned_peer(&peer.handle)? {
                 Some(pinned) if pinned.account != peer.account && expect.is_none() => {
                     let pinned = account_fingerprint(pinned.account);
@@ -276,9 +300,9 @@ async fn pin<S: LogSource>(
                     return Err(PeerError::Changed { handle, pinned, shown });
                 }
                 Some(pinned) if pinned.account == peer.account => {}
-                _ => tx.pin_peer(&peer, device.as_str(), now)?,
+                _ => tx.pin_peer(&peer, now)?,
             }
-            tx.set_peer_fallback(peer.account, peer.fallback.as_ref())?;
+            tx.set_peer_served(peer.account, peer.served.as_ref())?;
             let stored = tx.peer(peer.account)?;
             stored.ok_or(PeerError::OtherAccount)
         })
@@ -287,61 +311,28 @@ async fn pin<S: LogSource>(
 
 /// Whether a pinned account answers the question without the relay.
 fn usable(peer: &Peer, expect: Option<AccountId>, now: u64) -> bool {
-    let recent = |f: &PeerFallback| f.fetched_at <= now && now - f.fetched_at < CACHE;
-    peer.fallback.as_ref().is_some_and(recent) && expect.is_none_or(|e| e == peer.account)
+    is_recent(peer.served.as_ref(), now) && expect.is_none_or(|e| e == peer.account)
 }
 
-fn recipient<S: LogSource>(trust: &LogTrust<'_, S>, peer: &Peer) -> Result<Recipient, PeerError> {
-    let account = genesis_of(trust.origin(), peer)?;
-    let handle = peer.handle.to_string();
-    let time = trust.relay_time()?;
-    may(&account, Capabilities::RECV, "may not receive", time)?;
-    let Some(shown) = &peer.fallback else { return Err(PeerError::NoPrekey(handle)) };
-    let fallback = wire::fallback(&shown.prekey)?
-        .verify(trust.origin(), &account.device, time)
-        .map_err(|reason| PeerError::Prekey { handle, reason })?;
+fn is_recent(served: Option<&Served>, now: u64) -> bool {
+    served.is_some_and(|s| s.fetched_at <= now && now - s.fetched_at < CACHE)
+}
+
+pub(super) fn recipient<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    peer: &Peer,
+) -> Result<Recipient, PeerError> {
+    let account = account_of_events(trust, &peer.handle, &peer.events)?;
+    if account.id != peer.account {
+        return Err(PeerError::OtherAccount);
+    }
+    let served = peer.served.as_ref().map_or(&[][..], |served| &served.devices);
+    let (devices, unreachable) = addressees(trust.origin(), &account, served, trust.relay_time()?)?;
     let (handle, conversation) = (peer.handle.clone(), peer.conversation);
-    Ok(Recipient { account, handle, fallback, conversation })
+    Ok(Recipient { account, handle, devices, unreachable, conversation })
 }
 
-/// Refuses a device without a capability, or past its end at `time` (the relay's clock).
-///
-/// # Errors
-/// [`PeerError::NotCapable`].
-pub fn may(
-    account: &Account,
-    capability: Capabilities,
-    what: &'static str,
-    time: u64,
-) -> Result<(), PeerError> {
-    let handle = || account.handle.to_string();
-    if !account.capabilities.contains(capability) {
-        return Err(PeerError::NotCapable { handle: handle(), what });
-    }
-    if account.not_after != 0 && time >= account.not_after {
-        return Err(PeerError::NotCapable { handle: handle(), what: "has expired" });
-    }
-    Ok(())
-}
-
-/// A stored account, verified again: what is on disk is not believed either.
-fn genesis_of(origin: &str, peer: &Peer) -> Result<Account, PeerError> {
-    let account = verify_genesis(origin, &peer.genesis, &peer.handle)?;
-    if account.id == peer.account { Ok(account) } else { Err(PeerError::OtherAccount) }
-}
-
-fn verify_genesis(
-    origin: &str,
-    genesis: &SignedGenesis,
-    handle: &Handle,
-) -> Result<Account, PeerError> {
-    let refused = |reason| PeerError::Genesis { handle: handle.to_string(), reason };
-    let name =
-        e2ee::Handle::parse(handle.as_str()).map_err(|e| refused(GenesisRefused::Handle(e)))?;
-    genesis.verify(origin, &name).map_err(refused)
-}
-
-fn not_found(error: ApiError, who: &str) -> PeerError {
+pub(super) fn not_found(error: ApiError, who: &str) -> PeerError {
     match error.code() {
         Some(ErrorCode::NotFound) => PeerError::Unknown(who.to_owned()),
         _ => error.into(),

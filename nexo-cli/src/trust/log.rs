@@ -141,6 +141,12 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         self.log_key.origin()
     }
 
+    /// The pinned log key.
+    #[must_use]
+    pub fn log_key(&self) -> &'a LogKey {
+        self.log_key
+    }
+
     /// Size of the newest head held, to ask proofs from; 0 for none.
     ///
     /// # Errors

@@ -9,18 +9,29 @@
 //! | file | judges |
 //! |---|---|
 //! | `log` | heads: signature, consistency, freshness, inclusion |
-//! | `account` | accounts: chain, log entry, pins, prekeys |
+//! | `chain` | chains of events: whose devices could do what, and where in the log |
+//! | `bundle` | what is served of an account: its chain in the log, its prekeys |
+//! | `account` | accounts: pins, what was verified before, who may have sent |
+//! | `own` | the own account, as others see it |
 //! | `receipt` | that a message of ours is in the log |
 
 mod account;
+mod bundle;
+mod chain;
 mod log;
+mod own;
 mod peer_error;
 mod receipt;
 #[cfg(test)]
 pub(crate) mod testlog;
 
-pub use account::{Asked, Recipient, account_of, account_of_own, may, recipient_of, sender_of};
+pub use account::{
+    Recipient, Sender, account_of, claim_prekeys, recipient_of, sender_at, sender_of,
+};
+pub use bundle::{Addressee, Claimed};
+pub use chain::{Account, ChainRefused, Device, End, Grant, replay};
 pub use log::{LogSource, LogTrust, MAX_AGE, TrustError};
+pub use own::own_devices;
 pub use peer_error::PeerError;
 pub use receipt::verify_receipt;
 

@@ -1,9 +1,9 @@
 //! Why an account's keys are not used.
 
+use super::chain::ChainRefused;
 use super::log::TrustError;
 use crate::api::ApiError;
 use crate::e2ee::prekey::PrekeyRefused;
-use crate::e2ee::sigchain::GenesisRefused;
 use crate::vault::VaultError;
 use crate::wire::WireError;
 
@@ -16,25 +16,38 @@ pub enum PeerError {
     /// An account without a chain.
     #[error("{0} has no native account; messages to it cannot be encrypted")]
     Plain(String),
-    /// The chain has events of a later version.
-    #[error("the account of {handle} has {events} events; this version reads the first only")]
-    Newer {
-        /// Whose.
-        handle: String,
-        /// How many.
-        events: usize,
-    },
     /// The relay answered about somebody else, or made an account up.
     #[error("the relay's answer is about another account than asked for")]
     OtherAccount,
-    /// The first event is not valid.
-    #[error("the first event of {handle} is refused: {reason}")]
-    Genesis {
+    /// Its events are no chain.
+    #[error("the chain of {handle} is refused: {reason}")]
+    Chain {
         /// Whose.
         handle: String,
         /// Why.
-        reason: GenesisRefused,
+        reason: ChainRefused,
     },
+    /// The relay leaves out events that were in the log before.
+    #[error("the relay withholds events of {handle}: {shown} are shown, {known} were in the log")]
+    Withheld {
+        /// Whose.
+        handle: String,
+        /// Events verified before.
+        known: usize,
+        /// Events shown now.
+        shown: usize,
+    },
+    /// The log has two events for one place of the chain.
+    #[error("the chain of {handle} has forked: event {seq} is not the one that was there")]
+    Forked {
+        /// Whose.
+        handle: String,
+        /// The first event that differs.
+        seq: usize,
+    },
+    /// The account was closed, or ended by the operator.
+    #[error("the account of {0} has ended")]
+    Ended(String),
     /// A field of the answer.
     #[error("the relay's answer about an account: {0}")]
     Wire(#[from] WireError),
@@ -62,7 +75,7 @@ pub enum PeerError {
     /// The X25519 key the relay states is not that of the device's key.
     #[error("the relay states a wrong key for a device of {0}")]
     WrongX25519(String),
-    /// The device may not receive (or send), or has expired.
+    /// A device that may not, or does not any more.
     #[error("the device of {handle} {what}")]
     NotCapable {
         /// Whose.

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 use zeroize::Zeroizing;
 
+use super::chains::SignedEvent;
 use super::schema::{identity, server_pin};
 use super::sealed::Cell;
 use super::{Tx, VaultError, array};
@@ -26,6 +27,21 @@ pub struct StoredPin {
 const SEED: Cell<'static> = Cell { table: "identity", column: "seed", row: b"1", version: 1 };
 const IDEM: Cell<'static> = Cell { table: "identity", column: "idem", row: b"1", version: 1 };
 
+type Row = (
+    i32,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    bool,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+);
+
 impl Tx<'_> {
     /// The device of this directory and whether it was seen in the log; `None` before
     /// registration.
@@ -33,10 +49,16 @@ impl Tx<'_> {
     /// # Errors
     /// [`VaultError`].
     pub fn identity(&mut self) -> Result<Option<(Identity, bool)>, VaultError> {
-        type Row = (i32, String, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, bool);
         let row = identity::table.find(1).first::<Row>(self.conn).optional()?;
-        let Some((_, handle, account, event, sig, accept, seed, idem, registered)) = row else {
+        let Some((_, handle, account, event, sig, accept, seed, idem, registered, a, b, c)) = row
+        else {
             return Ok(None);
+        };
+        let admission = match (a, b, c) {
+            (Some(event), Some(sig), Some(accept_sig)) => {
+                Some(SignedEvent { event, sig, accept_sig })
+            }
+            _ => None,
         };
         let seed = self.sealer.open(&SEED, &seed)?;
         let idem = self.sealer.open(&IDEM, &idem)?;
@@ -50,6 +72,7 @@ impl Tx<'_> {
                 signature: array("identity", &sig)?,
                 accept_signature: array("identity", &accept)?,
             },
+            admission,
             idem: Zeroizing::new(array("identity", &idem)?),
         };
         Ok(Some((identity, registered)))
@@ -73,6 +96,9 @@ impl Tx<'_> {
                 identity::sealed_seed.eq(self.sealer.seal(&SEED, &new.device.seed()[..])?),
                 identity::sealed_idem.eq(self.sealer.seal(&IDEM, &new.idem[..])?),
                 identity::registered.eq(false),
+                identity::admission_event.eq(new.admission.as_ref().map(|a| &a.event)),
+                identity::admission_sig.eq(new.admission.as_ref().map(|a| &a.sig)),
+                identity::admission_accept.eq(new.admission.as_ref().map(|a| &a.accept_sig)),
             ))
             .execute(self.conn)?;
         Ok(())

@@ -29,16 +29,47 @@ pub enum InboxKind {
     },
     /// Deleted by its author for everyone.
     Deleted,
+    /// Of the protocol itself; nobody's to read.
+    Control,
 }
 
 impl InboxKind {
-    fn columns(&self) -> (&'static str, Option<&str>) {
+    pub(super) fn columns(&self) -> (&'static str, Option<&str>) {
         match self {
             Self::Text => ("text", None),
             Self::Unsupported { reason } => ("unsupported", Some(reason)),
             Self::Undecryptable { reason } => ("undecryptable", Some(reason)),
             Self::Deleted => ("deleted", None),
+            Self::Control => ("control", None),
         }
+    }
+}
+
+/// What the handshake that a message brought means for whoever watches the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionNote {
+    /// The sender began anew and does not show that it holds an older session: its state was
+    /// lost, or somebody else has its key.
+    Reset,
+    /// The sender replaced a session, and proved that it holds the old one.
+    Rotated,
+}
+
+impl SessionNote {
+    /// Its name, as in events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "session_reset",
+            Self::Rotated => "session_rotated",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Self, VaultError> {
+        [Self::Reset, Self::Rotated]
+            .into_iter()
+            .find(|note| note.name() == name)
+            .ok_or(VaultError::Corrupt { table: "inbox", what: "an event" })
     }
 }
 
@@ -67,6 +98,10 @@ pub struct InboxRow {
     pub sent_at: Option<String>,
     /// Unix seconds of this machine.
     pub received_at: u64,
+    /// Who it is for, by the word of the own other device that sent it.
+    pub recipient: Option<Handle>,
+    /// What the handshake that came with it means.
+    pub event: Option<SessionNote>,
 }
 
 /// A message to be stored is one as read back.
@@ -96,7 +131,7 @@ pub struct Reading {
     pub since: Option<u64>,
 }
 
-type Row = (
+pub(super) type Row = (
     i64,
     Vec<u8>,
     String,
@@ -111,6 +146,8 @@ type Row = (
     i64,
     bool,
     i64,
+    Option<String>,
+    Option<String>,
 );
 
 impl Tx<'_> {
@@ -173,6 +210,12 @@ impl Tx<'_> {
                 inbox::sealed_text.eq(sealed),
                 inbox::sent_at.eq(new.sent_at.as_deref()),
                 inbox::received_at.eq(signed(new.received_at)),
+                // There is nothing to print.
+                inbox::printed.eq(new.kind == InboxKind::Control && new.event.is_none()),
+                (
+                    inbox::recipient.eq(new.recipient.as_ref().map(Handle::as_str)),
+                    inbox::event.eq(new.event.map(SessionNote::name)),
+                ),
             ))
             .execute(self.conn)?;
         Ok(())
@@ -201,12 +244,15 @@ impl Tx<'_> {
         Ok(wiped == 1)
     }
 
-    /// Messages in log order.
+    /// Messages in log order, those of the protocol itself only if they tell of an event.
     ///
     /// # Errors
     /// [`VaultError`].
     pub fn inbox(&mut self, wish: &Reading) -> Result<Vec<InboxRow>, VaultError> {
-        let mut query = inbox::table.order(inbox::sth_index).into_boxed();
+        let mut query = inbox::table
+            .filter(inbox::kind.ne("control").or(inbox::event.is_not_null()))
+            .order(inbox::sth_index)
+            .into_boxed();
         if let Some(sender) = wish.sender {
             query = query.filter(inbox::sender_account.eq(sender.as_bytes().to_vec()));
         }
@@ -235,7 +281,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn inbox_row(&self, row: Row) -> Result<InboxRow, VaultError> {
+    pub(super) fn inbox_row(&self, row: Row) -> Result<InboxRow, VaultError> {
         let (
             index,
             conv,
@@ -251,6 +297,8 @@ impl Tx<'_> {
             at,
             _,
             v,
+            recipient,
+            event,
         ) = row;
         let corrupt = |what| VaultError::Corrupt { table: "inbox", what };
         let text = sealed
@@ -259,6 +307,7 @@ impl Tx<'_> {
         let account = account.map(|bytes| array("inbox", &bytes)).transpose()?;
         let envelope = envelope.map(|bytes| array("inbox", &bytes)).transpose()?;
         let handle = handle.map(|h| Handle::parse(&h)).transpose();
+        let recipient = recipient.map(|h| Handle::parse(&h)).transpose();
         Ok(InboxRow {
             sth_index: unsigned("inbox", index)?,
             conversation: ConversationId::from_bytes(array("inbox", &conv)?),
@@ -271,12 +320,15 @@ impl Tx<'_> {
                 ("unsupported", Some(reason)) => InboxKind::Unsupported { reason },
                 ("undecryptable", Some(reason)) => InboxKind::Undecryptable { reason },
                 ("deleted", None) => InboxKind::Deleted,
+                ("control", None) => InboxKind::Control,
                 _ => return Err(corrupt("a kind")),
             },
             envelope: envelope.map(EnvelopeHash::from_bytes),
             text,
             sent_at: sent,
             received_at: unsigned("inbox", at)?,
+            recipient: recipient.map_err(|_| corrupt("a handle"))?,
+            event: event.as_deref().map(SessionNote::parse).transpose()?,
         })
     }
 }

@@ -13,21 +13,31 @@
 //! |---|---|
 //! | `identity` | identity, server_pin |
 //! | `peers` | peers |
+//! | `chains` | chain_events, own_devices |
+//! | `pins` | pins |
 //! | `heads` | heads, split_views |
 //! | `prekeys` | prekeys, replays |
 //! | `outbox` | outbox, and the send counters of meta |
 //! | `inbox` | inbox, and the cursor of meta |
 //! | `outputs` | how far files were written, in meta |
+//! | `asks` | asks, answers |
+//! | `sessions` | sessions, pairs |
+//! | `skipped` | skipped, kept |
 
+mod asks;
+mod chains;
 mod heads;
 mod identity;
 mod inbox;
 mod outbox;
 mod outputs;
 mod peers;
+mod pins;
 mod prekeys;
 mod schema;
 mod sealed;
+mod sessions;
+mod skipped;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -36,12 +46,14 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
+pub use asks::{Answer, Asked};
+pub use chains::{ChainEvent, SignedEvent};
 pub use heads::{HeldHead, SplitView};
 pub use identity::StoredPin;
-pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, Target};
+pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, SessionNote, Target};
 pub use outbox::{Counters, NewOutbox, OutboxRow, OutboxState};
 pub use outputs::Written;
-pub use peers::{Peer, PeerFallback};
+pub use peers::{Peer, Served};
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
 
@@ -308,5 +320,7 @@ fn array<const N: usize>(table: &'static str, bytes: &[u8]) -> Result<[u8; N], V
     bytes.try_into().map_err(|_| VaultError::Corrupt { table, what: "a value of another size" })
 }
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;

@@ -56,8 +56,10 @@ pub struct NewOutbox<'a> {
     pub envelope: EnvelopeHash,
     /// The exact bytes of the request.
     pub request: &'a [u8],
-    /// The text.
+    /// The text, or what stands in its place in a control message.
     pub text: &'a str,
+    /// Whether it is a message of the protocol itself, which nobody reads.
+    pub control: bool,
     /// Now, Unix seconds.
     pub created_at: u64,
 }
@@ -87,6 +89,8 @@ pub struct OutboxRow {
     pub created_at: u64,
     /// How far it got.
     pub state: OutboxState,
+    /// See [`NewOutbox::control`].
+    pub control: bool,
 }
 
 type Row = (
@@ -103,6 +107,7 @@ type Row = (
     String,
     Option<i64>,
     i64,
+    bool,
 );
 
 impl Tx<'_> {
@@ -146,6 +151,7 @@ impl Tx<'_> {
                 outbox::sealed_text.eq(Some(sealed)),
                 outbox::created_at.eq(signed(new.created_at)),
                 outbox::state.eq("unsent"),
+                outbox::control.eq(new.control),
             ))
             .execute(self.conn)?;
         Ok(())
@@ -183,12 +189,27 @@ impl Tx<'_> {
         row.map(|row| self.outbox_row(row)).transpose()
     }
 
-    /// Messages of one peer or of all, oldest first.
+    /// Messages of the protocol itself that the relay has not acknowledged, oldest first, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn unsent_controls(&mut self, limit: i64) -> Result<Vec<OutboxRow>, VaultError> {
+        let rows = outbox::table
+            .filter(outbox::control.eq(true).and(outbox::state.eq("unsent")))
+            .order(outbox::created_at)
+            .limit(limit)
+            .load::<Row>(self.conn)?;
+        rows.into_iter().map(|row| self.outbox_row(row)).collect()
+    }
+
+    /// Messages of people to one peer or to all, oldest first.
     ///
     /// # Errors
     /// [`VaultError`].
     pub fn outbox_rows(&mut self, peer: Option<AccountId>) -> Result<Vec<OutboxRow>, VaultError> {
-        let mut query = outbox::table.order(outbox::created_at).into_boxed();
+        let mut query =
+            outbox::table.filter(outbox::control.eq(false)).order(outbox::created_at).into_boxed();
         if let Some(peer) = peer {
             query = query.filter(outbox::peer_account.eq(peer.as_bytes().to_vec()));
         }
@@ -207,7 +228,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Wipes the text and the request of a message that was sent; the marker stays.
+    /// Wipes the text and the request of a message that was sent, and what would answer retries of
+    /// it; the marker stays.
     ///
     /// # Errors
     /// [`VaultError`].
@@ -220,12 +242,29 @@ impl Tx<'_> {
                     outbox::request.eq(Vec::new()),
                 ))
                 .execute(self.conn)?;
+        if changed == 1 {
+            self.delete_kept(msg_id)?;
+        }
         Ok(changed == 1)
     }
 
     fn outbox_row(&self, row: Row) -> Result<OutboxRow, VaultError> {
-        let (id, conv, peer, handle, dseq, cseq, envelope, request, sealed, at, state, index, v) =
-            row;
+        let (
+            id,
+            conv,
+            peer,
+            handle,
+            dseq,
+            cseq,
+            envelope,
+            request,
+            sealed,
+            at,
+            state,
+            index,
+            v,
+            control,
+        ) = row;
         let corrupt = |what| VaultError::Corrupt { table: "outbox", what };
         let text = sealed.map(|s| self.sealer.open_text(&cell(&id, v), &s)).transpose()?;
         let index = index.map(|i| unsigned("outbox", i)).transpose()?;
@@ -247,6 +286,7 @@ impl Tx<'_> {
             text,
             created_at: unsigned("outbox", at)?,
             state,
+            control,
         })
     }
 }

@@ -114,6 +114,39 @@ impl Tx<'_> {
         row.map(|row| self.prekey(PrekeyKind::Fallback, row)).transpose()
     }
 
+    /// A one-time prekey by its id; `None` once it was used.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn one_time(&mut self, id: u32) -> Result<Option<StoredPrekey>, VaultError> {
+        let row =
+            prekeys::table.find(("one_time", i64::from(id))).first::<Row>(self.conn).optional()?;
+        row.map(|row| self.prekey(PrekeyKind::OneTime, row)).transpose()
+    }
+
+    /// Deletes a one-time prekey, in the transaction that stores what it opened.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn delete_one_time(&mut self, id: u32) -> Result<(), VaultError> {
+        diesel::delete(prekeys::table.find(("one_time", i64::from(id)))).execute(self.conn)?;
+        Ok(())
+    }
+
+    /// Whether a handshake was seen before.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn has_handshake(&mut self, key: &ReplayKey) -> Result<bool, VaultError> {
+        let ephemeral = &key.ephemeral.as_bytes()[..];
+        let found: i64 = replays::table
+            .filter(replays::fallback_id.eq(i64::from(key.fallback_id)))
+            .filter(replays::ephemeral.eq(ephemeral))
+            .count()
+            .get_result(self.conn)?;
+        Ok(found > 0)
+    }
+
     /// Every one-time prekey whose private half is here.
     ///
     /// # Errors

@@ -14,6 +14,9 @@ table! {
         sealed_seed -> Binary,
         sealed_idem -> Binary,
         registered -> Bool,
+        admission_event -> Nullable<Binary>,
+        admission_sig -> Nullable<Binary>,
+        admission_accept -> Nullable<Binary>,
     }
 }
 
@@ -32,15 +35,45 @@ table! {
         account_id -> Binary,
         handle -> Text,
         pinned -> Bool,
-        device_id -> Text,
-        genesis_event -> Binary,
-        genesis_sig -> Binary,
-        genesis_accept -> Binary,
-        sth_index -> BigInt,
         first_seen -> BigInt,
-        fallback -> Nullable<Text>,
-        fallback_at -> Nullable<BigInt>,
         conversation -> Bool,
+        bundle -> Nullable<Text>,
+        bundle_at -> Nullable<BigInt>,
+    }
+}
+
+table! {
+    chain_events (account_id, seq) {
+        account_id -> Binary,
+        seq -> BigInt,
+        sth_index -> BigInt,
+        event -> Binary,
+        sig -> Binary,
+        accept_sig -> Binary,
+    }
+}
+
+table! {
+    own_devices (device_id) {
+        device_id -> Binary,
+        known_at -> BigInt,
+    }
+}
+
+table! {
+    pins (handle) {
+        handle -> Text,
+        account_id -> Binary,
+        pinned_at -> BigInt,
+    }
+}
+
+table! {
+    heard_heads (size, root) {
+        size -> BigInt,
+        root -> Binary,
+        note -> Text,
+        heard_at -> BigInt,
     }
 }
 
@@ -97,6 +130,7 @@ table! {
         state -> Text,
         sth_index -> Nullable<BigInt>,
         version -> BigInt,
+        control -> Bool,
     }
 }
 
@@ -116,6 +150,46 @@ table! {
         received_at -> BigInt,
         printed -> Bool,
         version -> BigInt,
+        recipient -> Nullable<Text>,
+        event -> Nullable<Text>,
+    }
+}
+
+table! {
+    sessions (device_id, session_id) {
+        device_id -> Binary,
+        session_id -> Binary,
+        account_id -> Binary,
+        sealed_state -> Binary,
+        version -> BigInt,
+    }
+}
+
+table! {
+    pairs (device_id) {
+        device_id -> Binary,
+        account_id -> Binary,
+        owes -> Bool,
+        sealed_state -> Binary,
+        version -> BigInt,
+    }
+}
+
+table! {
+    skipped (session_id, serial) {
+        session_id -> Binary,
+        serial -> BigInt,
+        sealed_key -> Binary,
+        stored_at -> BigInt,
+    }
+}
+
+table! {
+    kept (msg_id) {
+        msg_id -> Text,
+        sealed_state -> Binary,
+        sealed_at -> BigInt,
+        version -> BigInt,
     }
 }
 
@@ -123,5 +197,24 @@ table! {
     meta (name) {
         name -> Text,
         value -> Binary,
+    }
+}
+
+table! {
+    asks (sth_index) {
+        sth_index -> BigInt,
+        times -> BigInt,
+        asked_at -> Nullable<BigInt>,
+        session_id -> Nullable<Binary>,
+    }
+}
+
+table! {
+    answers (msg_id, device_id) {
+        msg_id -> Text,
+        device_id -> Binary,
+        account_id -> Binary,
+        packet -> Nullable<Binary>,
+        asked_at -> BigInt,
     }
 }

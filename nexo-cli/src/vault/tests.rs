@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::e2ee::oneshot::ReplayKey;
-use crate::e2ee::{AccountId, ConversationId, DhPublic, EnvelopeHash};
+use crate::e2ee::{AccountId, ConversationId, DhPublic, EnvelopeHash, Peer, SessionId};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -37,6 +37,7 @@ fn outgoing(tx: &mut Tx<'_>, id: &str, text: &str) -> Result<Counters, VaultErro
         envelope: EnvelopeHash::from_bytes([3; 32]),
         request: b"the exact bytes",
         text,
+        control: false,
         created_at: NOW,
     })?;
     Ok(counters)
@@ -55,6 +56,8 @@ fn incoming(index: u64, id: &str, text: &str) -> InboxRow {
         text: Some(Zeroizing::new(text.to_owned())),
         sent_at: None,
         received_at: NOW,
+        recipient: None,
+        event: None,
     }
 }
 
@@ -74,7 +77,7 @@ fn diesel_sees_the_tables_that_the_migration_makes() {
     )
     .load(&mut *conn)
     .unwrap();
-    assert_eq!(tables.len(), 10);
+    assert_eq!(tables.len(), 20);
     for table in tables {
         let block =
             source.split("table! {").find(|b| b.trim().starts_with(&format!("{} (", table.name)));
@@ -299,4 +302,142 @@ async fn a_registered_identity_is_never_replaced() {
     let (stored, registered) = vault.read(|tx| tx.identity()).unwrap().unwrap();
     assert!(registered);
     assert_eq!(stored.device.public(), identity(&log, "alice", 2).device.public());
+}
+
+#[tokio::test]
+async fn what_was_received_and_sent_before_there_were_sessions_is_still_there_after() {
+    let vault = Vault::in_memory().unwrap();
+    vault
+        .write(|tx| {
+            outgoing(tx, "m1", "out")?;
+            tx.put_inbox(&incoming(1, "m2", "in"))
+        })
+        .await
+        .unwrap();
+    {
+        let mut conn = vault.conn.borrow_mut();
+        conn.revert_last_migration(MIGRATIONS).unwrap();
+        conn.run_pending_migrations(MIGRATIONS).unwrap();
+    }
+    let rows = vault.read(|tx| tx.inbox(&Reading::default())).unwrap();
+    assert_eq!(rows, [incoming(1, "m2", "in")]);
+    assert_eq!(vault.read(|tx| tx.outbox_rows(None)).unwrap()[0].control, false);
+}
+
+#[tokio::test]
+async fn a_message_that_is_asked_for_is_replaced_once() {
+    let vault = Vault::in_memory().unwrap();
+    let mut lost = incoming(1, "m1", "");
+    lost.kind = InboxKind::Undecryptable { reason: "no session".to_owned() };
+    lost.text = None;
+    let asked =
+        Asked { times: 1, at: Some(NOW + 5), session: Some(SessionId::from_bytes([7; 16])) };
+    vault
+        .write(|tx| {
+            tx.put_inbox(&lost)?;
+            tx.put_ask(1, &Asked { times: 0, at: None, session: None })?;
+            tx.put_ask(1, &asked)?;
+            tx.set_printed(&[1])
+        })
+        .await
+        .unwrap();
+    let wanted = || vault.read(|tx| tx.asks(10)).unwrap();
+    assert_eq!(wanted(), [(lost.clone(), asked)]);
+    let found = incoming(1, "m1", "found");
+    assert!(vault.write(|tx| tx.replace_asked(&found)).await.unwrap());
+    assert!(!vault.write(|tx| tx.replace_asked(&found)).await.unwrap(), "once");
+    assert!(wanted().is_empty());
+    let unprinted = Reading { unprinted: true, ..Reading::default() };
+    assert_eq!(vault.read(|tx| tx.inbox(&unprinted)).unwrap(), [found], "and it is printed");
+}
+
+#[tokio::test]
+async fn a_message_that_was_deleted_is_not_put_back() {
+    let vault = Vault::in_memory().unwrap();
+    let mut lost = incoming(1, "m1", "");
+    lost.kind = InboxKind::Undecryptable { reason: "no session".to_owned() };
+    let (id, envelope) = (MsgId::parse("m1").unwrap(), EnvelopeHash::from_bytes([3; 32]));
+    let target = Target { author: AccountId::from_bytes([2; 32]), msg_id: &id, envelope };
+    vault
+        .write(|tx| {
+            tx.put_inbox(&lost)?;
+            tx.put_ask(1, &Asked { times: 0, at: None, session: None })?;
+            assert!(tx.wipe_inbox(&target)?);
+            assert!(!tx.replace_asked(&incoming(1, "m1", "late"))?);
+            Ok::<_, VaultError>(())
+        })
+        .await
+        .unwrap();
+    let rows = vault.read(|tx| tx.inbox(&Reading::default())).unwrap();
+    assert_eq!(rows[0].kind, InboxKind::Deleted);
+}
+
+#[tokio::test]
+async fn what_others_ask_for_is_kept_until_it_is_answered() {
+    let vault = Vault::in_memory().unwrap();
+    let peer = |n| Peer { account: AccountId::from_bytes([n; 32]), device: session_device(n) };
+    let answer = |n| Answer { msg_id: MsgId::parse("m1").unwrap(), to: peer(n), packet: None };
+    let sealed = Answer { packet: Some(b"packet".to_vec()), ..answer(1) };
+    vault
+        .write(|tx| {
+            tx.put_answer(&answer(1), NOW)?;
+            tx.put_answer(&answer(2), NOW + 1)?;
+            tx.put_answer(&sealed, NOW)
+        })
+        .await
+        .unwrap();
+    assert_eq!(vault.read(|tx| tx.answers(10)).unwrap(), [sealed.clone(), answer(2)]);
+    vault.write(|tx| tx.drop_answer(&sealed.msg_id, sealed.to.device)).await.unwrap();
+    assert_eq!(vault.read(|tx| tx.answers(10)).unwrap(), [answer(2)]);
+}
+
+fn session_device(n: u8) -> crate::e2ee::DeviceId {
+    crate::e2ee::DeviceId::from_bytes([n; 32])
+}
+
+#[tokio::test]
+async fn messages_of_the_protocol_are_not_shown_but_for_their_events() {
+    let vault = Vault::in_memory().unwrap();
+    let control = |index, id, event| InboxRow {
+        kind: InboxKind::Control,
+        text: None,
+        event,
+        ..incoming(index, id, "")
+    };
+    vault
+        .write(|tx| {
+            tx.put_inbox(&control(1, "m1", None))?;
+            tx.put_inbox(&control(2, "m2", Some(SessionNote::Reset)))
+        })
+        .await
+        .unwrap();
+    let shown = vault.read(|tx| tx.inbox(&Reading::default())).unwrap();
+    assert_eq!(shown, [control(2, "m2", Some(SessionNote::Reset))]);
+    let id = MsgId::parse("m1").unwrap();
+    assert!(vault.read(|tx| tx.has_received(&DeviceId::parse("d").unwrap(), &id)).unwrap());
+}
+
+#[tokio::test]
+async fn a_one_time_prekey_is_deleted_by_its_id() {
+    let vault = Vault::in_memory().unwrap();
+    let key = |id| StoredPrekey {
+        id,
+        dh: Zeroizing::new([1; 32]),
+        kem: Zeroizing::new([2; 64]),
+        created_at: NOW,
+        not_before: None,
+        published: true,
+    };
+    vault
+        .write(|tx| {
+            tx.put_prekey(PrekeyKind::OneTime, &key(1))?;
+            tx.put_prekey(PrekeyKind::OneTime, &key(2))?;
+            tx.put_prekey(PrekeyKind::Fallback, &key(1))?;
+            tx.delete_one_time(1)
+        })
+        .await
+        .unwrap();
+    let has = |id| vault.read(|tx| tx.one_time(id)).unwrap().is_some();
+    assert_eq!((has(1), has(2)), (false, true));
+    assert!(vault.read(|tx| tx.fallback(1)).unwrap().is_some(), "of the other kind");
 }

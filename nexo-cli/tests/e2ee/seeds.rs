@@ -230,7 +230,7 @@ fn line(genesis: SignedGenesis, key_name: &str) -> Vec<u8> {
     let handle = nexo_schema::ids::Handle::parse("alice").unwrap();
     let idem = Zeroizing::new([6; 32]);
     let account = genesis.account_id();
-    let identity = Identity { handle, account, device, genesis, idem };
+    let identity = Identity { handle, account, device, genesis, admission: None, idem };
     identity.to_text(&pin).as_bytes().to_vec()
 }
 

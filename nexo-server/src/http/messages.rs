@@ -106,6 +106,7 @@ fn sent_packets(device: &Device, native: &NativeMessage) -> NativeItem {
         sender_account: device.account,
         packet: own.map(|packet| to_base64(&packet.bytes)),
         packet_hashes: native.packets.iter().map(|p| (p.device.clone(), to_hex(&p.hash))).collect(),
+        resent: false,
     }
 }
 

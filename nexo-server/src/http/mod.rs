@@ -24,6 +24,7 @@ mod openapi;
 mod prekeys;
 mod proof;
 pub(crate) mod query;
+mod retries;
 mod tiles;
 
 use rocket::{Route, routes};
@@ -50,6 +51,8 @@ pub fn all() -> Vec<Route> {
         prekeys::bundle,
         prekeys::bundle_by_id,
         prekeys::claim,
+        retries::ask,
+        retries::answer,
         chain::submit,
         chain::of_handle,
         chain::of_id,

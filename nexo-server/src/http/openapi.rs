@@ -342,6 +342,7 @@ mod tests {
             sender_account: ACCOUNT,
             packet: Some(text()),
             packet_hashes: BTreeMap::from([(device(), text())]),
+            resent: true,
         };
         Item {
             msg_id: msg(),
@@ -431,6 +432,7 @@ mod tests {
             shape("LinkRequest", &link_request()),
             shape("LinkAnswer", &LinkAnswer { event: text(), sig: text() }),
             shape("LinkAcceptance", &LinkAcceptance { accept_sig: text() }),
+            shape("PacketAgain", &PacketAgain { packet: text() }),
         ]
     }
 
@@ -484,6 +486,7 @@ mod tests {
             shape("SendResponse", &sent),
             shape("DeleteResponse", &deleted),
             shape("Page", &page),
+            shape("RetryState", &RetryState { asked: 1, answered: true }),
         ]
     }
 

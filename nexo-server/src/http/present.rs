@@ -24,10 +24,11 @@ const DELETED: &str = r#"{"type":"delete"}"#;
 /// [`StoreError::Corrupt`] if the stored `ad` is no JSON.
 pub fn item(row: StoredItem) -> Result<Item, StoreError> {
     let ad = ad(&row)?.to_owned();
-    let native = row.packets.map(|PacketsOf { own, hashes }| NativeItem {
+    let native = row.packets.map(|PacketsOf { own, hashes, resent }| NativeItem {
         sender_account: row.account,
         packet: own.map(|bytes| to_base64(&bytes)),
         packet_hashes: hashes.into_iter().map(|(id, hash)| (id, to_hex(&hash))).collect(),
+        resent,
     });
     let tombstone = row.deletion.map(|deletion| Tombstone {
         target_sth_index: deletion.target_index,

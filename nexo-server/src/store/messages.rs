@@ -6,6 +6,7 @@ use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId, DeviceId, MsgId};
 
+use super::retries::packets_again;
 use super::schema::{deletions, heads, messages, packets, participants};
 use super::{Conn, StoreError, hash32, signed, unsigned};
 
@@ -43,8 +44,10 @@ pub struct StoredItem {
 pub struct PacketsOf {
     /// The reader's own; `None` if the message was not for it, or is deleted.
     pub own: Option<Vec<u8>>,
-    /// SHA-256 by recipient.
+    /// SHA-256 by recipient, as logged.
     pub hashes: Vec<(DeviceId, [u8; 32])>,
+    /// Whether `own` was made later, because the reader asked for it.
+    pub resent: bool,
 }
 
 /// What a deletion adds to its item.
@@ -228,7 +231,7 @@ fn deletions_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result
     }
 }
 
-/// Adds to native messages what a receiver needs: two queries for the whole page.
+/// Adds to native messages what a receiver needs: three queries for the whole page.
 fn attach_packets(
     conn: &mut Conn,
     items: &mut [StoredItem],
@@ -256,6 +259,10 @@ fn attach_packets(
         .load::<(i64, Vec<u8>)>(conn)?;
     for (index, packet) in own {
         of.entry(index).or_default().own = Some(packet).filter(|p| !p.is_empty());
+    }
+    for (index, packet) in packets_again(conn, &native, reader)? {
+        let of = of.entry(index).or_default();
+        (of.own, of.resent) = (Some(packet), true);
     }
     for item in items.iter_mut().filter(|i| i.packets.is_some()) {
         item.packets = Some(of.remove(&signed(item.index)).unwrap_or_default());

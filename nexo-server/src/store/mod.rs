@@ -30,6 +30,7 @@ mod pg_write;
 mod places;
 mod prekeys;
 mod refresh;
+mod retries;
 mod schema;
 #[cfg(test)]
 mod suite;
@@ -62,6 +63,7 @@ pub use messages::{Rows, page_since};
 pub use places::message_places;
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, one_time_left, publish, stock};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
+pub use retries::{RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
 
 use conn::{Readers, Shared, exclusive, snapshot};

@@ -136,6 +136,17 @@ table! {
 }
 
 table! {
+    retries (sth_index, device_id) {
+        sth_index -> BigInt,
+        device_id -> Text,
+        asked -> Integer,
+        answered -> Integer,
+        packet -> Nullable<Binary>,
+        at -> BigInt,
+    }
+}
+
+table! {
     deletions (sth_index) {
         sth_index -> BigInt,
         conv_id -> Binary,

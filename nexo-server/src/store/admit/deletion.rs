@@ -10,7 +10,7 @@ use super::item::{Hash, NewDeletion, Refusal};
 use super::{Admission, Decision, Outcome, Placed};
 use crate::store::accounts::Device;
 use crate::store::fresh::Row;
-use crate::store::schema::{deletions, messages, packets};
+use crate::store::schema::{deletions, messages, packets, retries};
 use crate::store::{StoreError, hash32, signed, unsigned};
 
 impl Admission<'_> {
@@ -104,6 +104,8 @@ impl Admission<'_> {
             .execute(self.conn)?;
         diesel::update(packets::table.filter(packets::sth_index.eq(target.index)))
             .set(packets::packet.eq(nothing))
+            .execute(self.conn)?;
+        diesel::delete(retries::table.filter(retries::sth_index.eq(target.index)))
             .execute(self.conn)?;
         diesel::insert_into(deletions::table)
             .values((

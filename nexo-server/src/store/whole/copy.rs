@@ -229,6 +229,9 @@ tables! {
         by (sth_index);
     packets(sth_index: i64, device_id: String, packet: Vec<u8>, hash: Vec<u8>)
         by (sth_index, device_id);
+    retries(sth_index: i64, device_id: String, asked: i32, answered: i32,
+        packet: Option<Vec<u8>>, at: i64)
+        by (sth_index, device_id);
     deletions(sth_index: i64, conv_id: Vec<u8>, target_index: i64, target_msg_id: String,
         device_id: String, account_id: Vec<u8>, statement: Option<Vec<u8>>,
         sig: Option<Vec<u8>>, ts: i64)

@@ -1,30 +1,41 @@
 //! From a text to a verified receipt (e2ee 2.13).
 //!
-//! The message is sealed and stored with its counters in one transaction before the network
-//! hears of it. Every try, now or in a later run, sends those stored bytes; nothing is sealed
-//! twice, but once when the relay refused the first because devices had changed.
+//! The message is sealed in the sessions with every device addressed, and stored with them and
+//! its counters in one transaction before the network hears of it. Every try, now or in a later
+//! run, sends those stored bytes; nothing is sealed twice, but once when the relay refused the
+//! first because devices had changed.
+//!
+//! | file | does |
+//! |---|---|
+//! | `addressees` | which devices get a packet, and prekeys for new sessions with them |
+//! | `sealing` | the transactions before the network |
+//! | `control` | messages of the protocol itself: heartbeats and retries |
+
+mod addressees;
+mod control;
+mod sealing;
+
+use std::borrow::Cow;
 
 use std::time::Duration;
 
-use nexo_schema::bytes::to_base64;
 use nexo_schema::entry;
 use nexo_schema::error::ErrorCode;
-use nexo_schema::http::{SendRequest, SendResponse};
+use nexo_schema::http::SendResponse;
 use nexo_schema::ids::MsgId;
-use serde_json::value::RawValue;
+
+pub use addressees::Addressees;
+pub use control::settle;
 
 use crate::api::ApiError;
-use crate::body::{self, AD, Draft};
-use crate::clock;
-use crate::e2ee::{
-    ConversationId, EnvelopeHash, MessageId, OneShotRandomness, Outgoing, Recipient as Address,
-    SealRefused, SealedMessage, seal_oneshot,
-};
+use crate::body::{BodyRefused, Matter};
+use crate::e2ee::{AccountId, ConversationId, EnvelopeHash, FanoutRefused, MessageId};
 use crate::profile::{Profile, Session};
-use crate::random::{self, RandomError};
-use crate::trust::{PeerError, Recipient, TrustError, recipient_of, verify_receipt};
-use crate::vault::{Counters, NewOutbox, OutboxRow, OutboxState, Tx, VaultError};
+use crate::random::RandomError;
+use crate::trust::{PeerError, Recipient, TrustError, verify_receipt};
+use crate::vault::{OutboxRow, OutboxState, VaultError};
 use crate::wire;
+use sealing::{put, reseal};
 
 /// How often the state is looked at while the relay has not answered.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -46,10 +57,13 @@ pub enum DeliverError {
     Vault(#[from] VaultError),
     /// It cannot be sealed.
     #[error(transparent)]
-    Seal(#[from] SealRefused),
+    Seal(#[from] FanoutRefused),
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// A stored control message is none.
+    #[error("a stored message of the protocol is damaged: {0}")]
+    Control(#[from] BodyRefused),
     /// The idempotency key was used for something else.
     #[error("this idempotency key was used for another text")]
     OtherText,
@@ -77,12 +91,28 @@ pub enum DeliverError {
 /// What to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Letter<'a> {
-    /// The text.
-    pub text: &'a str,
+    /// What it says.
+    pub matter: Matter<'a>,
     /// `--idempotency-key`.
     pub key: Option<&'a str>,
     /// `--expect`.
-    pub expect: Option<crate::e2ee::AccountId>,
+    pub expect: Option<AccountId>,
+    /// `--oneshot`: without sessions.
+    pub oneshot: bool,
+}
+
+impl Letter<'_> {
+    /// What stands in the outbox as its text.
+    fn stored(&self) -> Cow<'_, str> {
+        match self.matter {
+            Matter::Text(text) => Cow::Borrowed(text),
+            Matter::Control(control) => Cow::Owned(control.to_text()),
+        }
+    }
+
+    fn is_control(&self) -> bool {
+        matches!(self.matter, Matter::Control(_))
+    }
 }
 
 /// A delivered message.
@@ -113,7 +143,7 @@ pub fn earlier(
     let row = profile.vault.read(|tx| tx.outbox(&wire::message_out(id)))?;
     match row {
         Some(OutboxRow { state: OutboxState::Deleted { .. }, .. }) => Err(DeliverError::Deleted),
-        Some(row) if row.text.as_ref().is_some_and(|text| text.as_str() != letter.text) => {
+        Some(row) if row.text.as_ref().is_some_and(|text| **text != *letter.stored()) => {
             Err(DeliverError::OtherText)
         }
         row => Ok(row),
@@ -126,14 +156,14 @@ pub fn earlier(
 /// [`DeliverError`]; once the message is stored, a later run with the same key goes on with it.
 pub async fn deliver(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     now: u64,
 ) -> Result<Delivered, DeliverError> {
     let profile = session.profile;
     let own = profile.identity.account;
-    let conversation = ConversationId::direct(session.trust.origin(), own, to.account.id);
-    open_conversation(session, to, conversation).await?;
+    let conversation = ConversationId::direct(session.trust.origin(), own, to.to.account.id);
+    open_conversation(session, &to.to, conversation).await?;
     let row = match earlier(profile, conversation, letter)? {
         Some(row) => row,
         None => put(session, to, conversation, letter, now).await?,
@@ -147,7 +177,7 @@ pub async fn deliver(
 /// [`DeliverError::Undelivered`] with the reason.
 pub async fn resume(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     row: OutboxRow,
     now: u64,
@@ -194,101 +224,10 @@ async fn opened_meanwhile(profile: &Profile, to: &Recipient) -> Result<(), Deliv
     }
 }
 
-/// The transaction before the network: counters, seal, outbox row (TX1).
-async fn put(
-    session: &Session<'_>,
-    to: &Recipient,
-    conversation: ConversationId,
-    letter: &Letter<'_>,
-    now: u64,
-) -> Result<OutboxRow, DeliverError> {
-    let profile = session.profile;
-    let id = match letter.key {
-        Some(key) => MessageId::for_idempotency_key(&profile.identity.idem, conversation, key),
-        None => MessageId::from_bytes(MsgId::timed(clock::millis(), random::array()?)),
-    };
-    let msg_id = wire::message_out(id);
-    profile
-        .vault
-        .write(|tx| {
-            // Another process with the same key may have been faster.
-            if let Some(row) = tx.outbox(&msg_id)? {
-                let same = row.text.as_ref().is_some_and(|text| text.as_str() == letter.text);
-                return if same { Ok(row) } else { Err(DeliverError::OtherText) };
-            }
-            let counters = tx.take_counters(conversation)?;
-            let sealed = seal(profile, tx, to, conversation, id, letter.text, &counters, now)?;
-            let dseq = (!profile.is_stateless()).then_some(counters.dseq);
-            let request = request(conversation, &msg_id, &sealed, dseq)?;
-            tx.put_outbox(&NewOutbox {
-                msg_id: &msg_id,
-                conversation,
-                peer: to.account.id,
-                peer_handle: &to.handle,
-                dseq,
-                cseq: counters.cseq,
-                envelope: sealed.envelope,
-                request: &request,
-                text: letter.text,
-                created_at: now,
-            })?;
-            let row = tx.outbox(&msg_id)?;
-            row.ok_or(DeliverError::Vault(VaultError::Corrupt { table: "outbox", what: "a row" }))
-        })
-        .await
-}
-
-#[expect(clippy::too_many_arguments, reason = "everything that goes into one seal, named once")]
-fn seal(
-    profile: &Profile,
-    tx: &mut Tx<'_>,
-    to: &Recipient,
-    conversation: ConversationId,
-    message: MessageId,
-    text: &str,
-    counters: &Counters,
-    now: u64,
-) -> Result<SealedMessage, DeliverError> {
-    let head = tx.newest_head()?.ok_or(TrustError::NoTime)?;
-    let body = body::write(&Draft {
-        text,
-        sent_at: &clock::rfc3339(now),
-        cseq: if profile.is_stateless() { 0 } else { counters.cseq },
-        prev: counters.prev.as_ref(),
-        from: &profile.identity.handle,
-        sth: &head.note,
-    });
-    let origin = profile.pin.origin.as_str();
-    let outgoing = Outgoing { origin, conversation, message, body: &body };
-    let address = Address { account: to.account.id, fallback: &to.fallback };
-    let randomness = OneShotRandomness::draw(1, random::fill)?;
-    Ok(seal_oneshot(&profile.identity.party(), &outgoing, &[address], randomness)?)
-}
-
-/// The bytes of the request, made once.
-fn request(
-    conversation: ConversationId,
-    msg_id: &MsgId,
-    sealed: &SealedMessage,
-    dseq: Option<u64>,
-) -> Result<Vec<u8>, DeliverError> {
-    let packets =
-        sealed.packets.iter().map(|(id, packet)| (wire::device_out(*id), to_base64(packet)));
-    let request = SendRequest {
-        conv_id: wire::conversation_out(conversation),
-        cipher: to_base64(&sealed.sealed),
-        ad: RawValue::from_string(AD.to_owned()).map_err(|_| ApiError::Encoding)?,
-        msg_id: Some(msg_id.clone()),
-        packets: Some(packets.collect()),
-        dseq,
-    };
-    Ok(serde_json::to_vec(&request).map_err(|_| ApiError::Encoding)?)
-}
-
 /// Posts the stored bytes and believes the answer only with its proof.
 async fn post(
     session: &Session<'_>,
-    to: &Recipient,
+    to: &Addressees,
     letter: &Letter<'_>,
     row: OutboxRow,
     now: u64,
@@ -333,37 +272,6 @@ async fn receipt(
     let receipt = answer.receipt.as_ref().ok_or(DeliverError::NoReceipt)?;
     let leaf = entry::message(envelope.as_bytes());
     Ok(verify_receipt(&session.trust, receipt, "the message", &leaf, now).await?)
-}
-
-/// The recipient's devices have changed: the same message under the same id and counters, in a
-/// new envelope. The relay accepted nothing of the first.
-async fn reseal(
-    session: &Session<'_>,
-    to: &Recipient,
-    letter: &Letter<'_>,
-    row: &OutboxRow,
-    now: u64,
-) -> Result<OutboxRow, DeliverError> {
-    let (trust, member) = (&session.trust, &session.member);
-    let to = recipient_of(trust, member, &to.handle, letter.expect, true, now).await?;
-    if to.account.id != row.peer {
-        return Err(DeliverError::Conversation);
-    }
-    let id = wire::message(&row.msg_id)
-        .ok_or(VaultError::Corrupt { table: "outbox", what: "a message id" })?;
-    let profile = session.profile;
-    profile
-        .vault
-        .write(|tx| {
-            let counters = Counters { dseq: row.dseq.unwrap_or(0), cseq: row.cseq, prev: None };
-            let (conversation, text) = (row.conversation, letter.text);
-            let sealed = seal(profile, tx, &to, conversation, id, text, &counters, now)?;
-            let request = request(conversation, &row.msg_id, &sealed, row.dseq)?;
-            tx.reseal_outbox(&row.msg_id, row.envelope, sealed.envelope, &request)?;
-            let row = tx.outbox(&row.msg_id)?;
-            row.ok_or(DeliverError::Vault(VaultError::Corrupt { table: "outbox", what: "a row" }))
-        })
-        .await
 }
 
 fn delivered(row: &OutboxRow, sth_index: Option<u64>, duplicate: bool) -> Delivered {
