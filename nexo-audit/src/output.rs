@@ -10,10 +10,13 @@
 //! | `origin`, `size`, `root`, `previous_size`, `new`, `time`, `age_seconds` | when verified; `root` in base64 as in the checkpoint, `time` RFC 3339 |
 //! | `replaced_time_key` | when verified: the time key that was remembered, when the log names another one now; else null |
 //! | `tiles`, `heads`, `resumed` | after `full`: tiles compared, older heads passed, entries that an audit broken off had done |
-//! | `witnesses` | with a trust file: `counted` and `untimely` [{witness, time}], `absent` [name] |
+//! | `witnesses` | with a trust file: `counted` and `untimely` \[{witness, time}\], `absent` \[name\] |
 //! | `message`, `detail` | otherwise: words, and the finding's data |
 //! | `head`, `remembered` | otherwise: the signed notes, verbatim, or null |
 //! | `evidence` | otherwise: the file in which it was kept (see [`crate::evidence`]), or null |
+//!
+//! `evidence verify` has an object there instead: `verdict`, `code`, `standing`, `shows`, `seen_at`,
+//! `log_vkey`, and `pinned`: whether the key was given, and not taken from the file that it judges.
 
 use crate::check::Report;
 use crate::commands::RunError;

@@ -512,6 +512,62 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_tiles_that_differ_the_first_is_named() {
+        let all = many(512);
+        let honest = hashes(&all);
+        let mut chunks = chunks(&all);
+        for chunk in &mut chunks {
+            *chunk.bundle.bytes.last_mut().unwrap() ^= 1;
+        }
+        let mut rebuild = Rebuild::from(CompactRange::new());
+        chunks.iter().for_each(|chunk| rebuild.add(chunk).unwrap());
+        let found = rebuild.finish(&head(&honest));
+        assert!(matches!(found, Err(Finding::EntryMismatch { index: 255, .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_tile_that_an_older_head_cuts_is_gone_on_with() {
+        let all = many(300);
+        let honest = hashes(&all);
+        for known in [1, 100, 255] {
+            let mut older = CompactRange::new();
+            honest[..known].iter().for_each(|hash| older.append(*hash));
+            let mut chunks = chunks(&all);
+            chunks[0].span.skip = u16::try_from(known).unwrap();
+            let mut rebuild = Rebuild::from(older);
+            chunks.iter().for_each(|chunk| rebuild.add(chunk).unwrap());
+            assert_eq!(rebuild.finish(&head(&honest)).unwrap().root(), oracle_root(&honest));
+        }
+    }
+
+    /// An audit that goes on from what it kept: a unit of which only the root is known, leaves
+    /// behind it, and older heads before, at and after its end.
+    #[test]
+    fn units_stand_for_their_leaves_and_for_the_heads_within_them() {
+        let unit = 1 << UNIT_LEVEL;
+        let tail = entries(30);
+        let mut leaves: Vec<Hash> = (0..unit).map(|n: u32| leaf_hash(&n.to_be_bytes())).collect();
+        let root = full_root(&mut leaves.clone());
+        leaves.extend(hashes(&tail));
+        let signed = head(&leaves);
+        let after = milestones(&leaves, &[65_540])[0];
+        let wrong = |size| Milestone { size, root: [9; 32] };
+        for (last, outcome) in [
+            (after, Ok(signed.root)),
+            (
+                wrong(65_540),
+                Err(Finding::Inconsistent { from: 65_540, to: 65_566, cause: ProofError::OldRoot }),
+            ),
+        ] {
+            let mut rebuild =
+                Rebuild::from(CompactRange::new()).passing([wrong(65_530), wrong(65_536), last]);
+            rebuild.append_units(&[root]);
+            rebuild.add(&chunk(&tail, &hashes(&tail), 0)).unwrap();
+            assert_eq!(rebuild.finish(&signed).map(|tree| tree.root()), outcome);
+        }
+    }
+
     /// In order, but each by itself: the second of them starts at `cut` tiles.
     fn in_parts(chunks: &[Chunk], cut: usize, heads: &[Milestone]) -> Rebuild {
         let mut whole = Rebuild::from(CompactRange::new());

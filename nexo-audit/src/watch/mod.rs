@@ -6,7 +6,7 @@
 //!                     status   stdout (JSON lines), metrics, systemd
 //! ```
 //!
-//! A round that ends as the last one did is no news. [`judge`] decides what is; a [`Notice`] says
+//! A round that ends as the last one did is no news. [`judge`] decides what is; a [notice] says
 //! it. A notice is in the spool before anybody is told, and leaves it only when everybody who
 //! has to be told has taken it: *at least once*, over crashes, power cuts and receivers that are
 //! away. Receivers know a repeat by its `id`.
