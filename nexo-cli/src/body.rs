@@ -1,7 +1,7 @@
 //! What stands inside the seal: the JSON body of a message (e2ee 2.11).
 //!
 //! ```text
-//! {"v":1,"t":"text","text":…,"ad":…,"sent_at":…,"cseq":…,"prev":…,"from":…,"sth":…,"roster":[]}
+//! {"v":1,"t":"text","text":…,"ad":…,"sent_at":…,"cseq":…,"prev":…,"from":…,"sth":…,"roster":[…]}
 //! ```
 //!
 //! `ad` repeats the cleartext beside the seal, so the relay cannot dress a message up as
@@ -11,6 +11,8 @@
 use nexo_schema::ids::{Handle, MsgId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::trust::RosterEntry;
 
 /// The cleartext of every text message.
 pub const AD: &str = r#"{"type":"text"}"#;
@@ -35,6 +37,8 @@ pub struct Draft<'a> {
     pub from: &'a Handle,
     /// The newest verified head, verbatim.
     pub sth: &'a str,
+    /// The accounts of the conversation, as this device knows them.
+    pub roster: &'a [RosterEntry],
 }
 
 /// What a body says.
@@ -81,7 +85,7 @@ struct Written<'a> {
     prev: Option<&'a MsgId>,
     from: &'a Handle,
     sth: &'a str,
-    roster: [(); 0],
+    roster: &'a [RosterEntry],
 }
 
 #[derive(Deserialize)]
@@ -99,9 +103,8 @@ struct Read {
 /// The bytes to seal.
 #[must_use]
 pub fn write(draft: &Draft<'_>) -> Zeroizing<Vec<u8>> {
-    let Draft { text, sent_at, cseq, prev, from, sth } = *draft;
-    let body =
-        Written { v: 1, t: "text", text, ad: AD, sent_at, cseq, prev, from, sth, roster: [] };
+    let Draft { text, sent_at, cseq, prev, from, sth, roster } = *draft;
+    let body = Written { v: 1, t: "text", text, ad: AD, sent_at, cseq, prev, from, sth, roster };
     Zeroizing::new(serde_json::to_vec(&body).expect("strings and numbers always become JSON"))
 }
 
@@ -140,7 +143,15 @@ mod tests {
     fn bytes(text: &str) -> Zeroizing<Vec<u8>> {
         let from = alice();
         let sent_at = "2026-11-23T10:00:00Z";
-        write(&Draft { text, sent_at, cseq: 1, prev: None, from: &from, sth: "note\n" })
+        write(&Draft {
+            text,
+            sent_at,
+            cseq: 1,
+            prev: None,
+            from: &from,
+            sth: "note\n",
+            roster: &[],
+        })
     }
 
     #[test]

@@ -22,7 +22,9 @@ use crate::e2ee::{
 };
 use crate::profile::{Profile, Session};
 use crate::random::{self, RandomError};
-use crate::trust::{PeerError, Recipient, TrustError, own_devices, recipient_of, verify_receipt};
+use crate::trust::{
+    PeerError, Recipient, TrustError, gossip_out, own_devices, recipient_of, verify_receipt,
+};
 use crate::vault::{Counters, NewOutbox, OutboxRow, OutboxState, Tx, VaultError};
 use crate::wire;
 
@@ -303,6 +305,7 @@ fn seal(
         prev: counters.prev.as_ref(),
         from: &profile.identity.handle,
         sth: &head.note,
+        roster: &gossip_out(&[&to.to.account, &to.own.account]),
     });
     let origin = profile.pin.origin.as_str();
     let outgoing = Outgoing { origin, conversation, message, body: &body };

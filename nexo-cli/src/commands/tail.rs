@@ -17,7 +17,7 @@ use crate::e2ee::{Capabilities, ConversationId};
 use crate::error::CliError;
 use crate::profile::{Profile, Session};
 use crate::receive;
-use crate::trust::account_of;
+use crate::trust::{account_of, own_devices};
 use crate::upkeep;
 use crate::vault::{InboxRow, Reading, VaultError};
 
@@ -36,6 +36,9 @@ pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> 
     let since = since.transpose()?;
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
+    let own =
+        own_devices(&session.trust, &session.member, &profile.identity, true, clock::seconds());
+    own.await?;
     let mut tail = Reader {
         context,
         session: &session,
@@ -90,6 +93,7 @@ impl Reader<'_> {
         }
         let done = receive::sync(self.session, now, &warn, &show).await;
         progress.clear();
+        self.context.tell(self.session);
         Ok(done?)
     }
 

@@ -15,7 +15,8 @@ use crate::e2ee::{
     OpenRefused, Party, open_oneshot,
 };
 use crate::profile::Session;
-use crate::trust::{PeerError, Sender, sender_at, sender_of};
+use crate::trust::gossip::{self, Gossip};
+use crate::trust::{PeerError, Sender, judge_sender, sender_of};
 use crate::upkeep::fallback_secret;
 use crate::vault::{HeldHead, InboxKind, InboxRow, NewInbox, VaultError};
 use crate::wire;
@@ -94,7 +95,15 @@ pub(super) async fn take(
     };
     row.sender_handle = Some(sender.account.handle.clone());
     let handshake = match open(session, item, &sealed, &sender, &mut row)? {
-        Ok(handshake) => Some(handshake),
+        Ok((handshake, gossip)) => {
+            let (trust, member) = (&session.trust, &session.member);
+            let from = sender.account.handle.as_str();
+            if let Err(error) = gossip::heard(trust, member, &gossip, from, now).await {
+                // That an account cannot be looked at again is not the message's fault.
+                let _ = unverified(error)?;
+            }
+            Some(handshake)
+        }
         Err(reason) => {
             row.kind = undecryptable(&reason);
             None
@@ -190,13 +199,18 @@ async fn sender(
         return Ok(Err(Unreadable::Device));
     };
     let found = sender_of(&session.trust, &session.member, account, device, now).await;
-    let found = found.and_then(|found| sender_at(found, device, item.sth_index, head.time));
-    let sender = match found {
+    let judged = match found {
+        Ok(found) => judge_sender(&session.trust, found, device, item.sth_index, head, now).await,
+        Err(error) => Err(error),
+    };
+    let sender = match judged {
         Ok(sender) => sender,
         Err(error) => return unverified(error).map(Err),
     };
     let direct = ConversationId::direct(session.trust.origin(), identity.account, account);
-    if direct != wire::conversation(item.conv_id) {
+    // An own device may write in every conversation of the account; which one is sealed with the
+    // message, so the relay cannot move it.
+    if account != identity.account && direct != wire::conversation(item.conv_id) {
         return Ok(Err(Unreadable::Conversation));
     }
     Ok(Ok(sender))
@@ -208,7 +222,7 @@ fn open(
     sealed: &Sealed,
     sender: &Sender,
     row: &mut NewInbox,
-) -> Result<Result<ReplayKey, Unreadable>, VaultError> {
+) -> Result<Result<(ReplayKey, Gossip), Unreadable>, VaultError> {
     let packet = match KeyPacket::parse(&sealed.packet) {
         Ok(packet) => packet,
         Err(error) => return Ok(Err(error.into())),
@@ -248,7 +262,7 @@ fn open(
         }
         Err(error) => return Ok(Err(error.into())),
     }
-    Ok(Ok(opened.replay))
+    Ok(Ok((opened.replay, Gossip::read(&opened.body))))
 }
 pub(super) fn row(item: &Item, now: u64, kind: InboxKind) -> InboxRow {
     InboxRow {

@@ -14,6 +14,7 @@ use crate::api::{ApiError, path};
 use crate::e2ee::oneshot::ReplayKey;
 use crate::e2ee::{AccountId, EnvelopeHash};
 use crate::profile::Session;
+use crate::trust::gossip::settle;
 use crate::trust::{Hash, PeerError, TrustError};
 use crate::vault::{HeldHead, NewInbox, Target, Tx, VaultError};
 use message::{Unreadable, undecryptable};
@@ -86,6 +87,8 @@ pub async fn sync(
         // One transaction: rows, handshakes seen, deletions, cursor. A crash before it repeats
         // the page; another process that was faster makes this one start over.
         let moved = vault.write(|tx| store(tx, own, cursor, page.next, taken)).await?;
+        // What the messages said of the log is proved once they are safe.
+        settle(&session.trust, now).await?;
         if moved && !page.more {
             return Ok(());
         }
