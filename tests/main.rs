@@ -13,6 +13,7 @@
 //! | `admission` | who may make an account, and how often anybody may ask |
 //! | `prekeys` | publishing and claiming prekeys |
 //! | `devices/` | do chains take what follows their rules and nothing else, is a device's end its end |
+//! | `cli_devices/` | does nexo-cli's account of several devices hold together, and see intruders |
 //! | `reading` | is the public log what its specifications say, at every size |
 //! | `caching` | what may be kept, asked about again, compressed, and read by web pages |
 //! | `proofs` | does a file prove offline what is in the log, and who gets one by name |
@@ -60,6 +61,8 @@ mod audit_liar;
 mod audit_watch;
 #[cfg(test)]
 mod caching;
+#[cfg(test)]
+mod cli_devices;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What stands inside the seal: the JSON body of a message (e2ee 2.11).
 //!
 //! ```text
-//! {"v":1,"t":"text","text":…,"ad":…,"sent_at":…,"cseq":…,"prev":…,"from":…,"to":…,"sth":…,"roster":[]}
+//! {"v":1,"t":"text","text":…,"ad":…,"sent_at":…,"cseq":…,"prev":…,"from":…,"to":…,"sth":…,"roster":[…]}
 //! {"v":1,"t":"ctl","op":"hb", …}
 //! {"v":1,"t":"ctl","op":"retry","msg_id":…,"session":…, …}
 //! ```
@@ -20,6 +20,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::e2ee::SessionId;
+use crate::trust::RosterEntry;
 
 /// The cleartext of every message.
 pub const AD: &str = r#"{"type":"text"}"#;
@@ -125,6 +126,8 @@ pub struct Draft<'a> {
     pub to: &'a Handle,
     /// The newest verified head, verbatim.
     pub sth: &'a str,
+    /// The accounts of the conversation, as this device knows them.
+    pub roster: &'a [RosterEntry],
 }
 
 /// What a body says.
@@ -179,7 +182,7 @@ struct Written<'a> {
     from: &'a Handle,
     to: &'a Handle,
     sth: &'a str,
-    roster: [(); 0],
+    roster: &'a [RosterEntry],
 }
 
 #[derive(Deserialize)]
@@ -217,25 +220,13 @@ impl Read {
 /// The bytes to seal.
 #[must_use]
 pub fn write(draft: &Draft<'_>) -> Zeroizing<Vec<u8>> {
-    let Draft { matter, sent_at, cseq, prev, from, to, sth } = *draft;
+    let Draft { matter, sent_at, cseq, prev, from, to, sth, roster } = *draft;
     let (t, text, operation) = match matter {
         Matter::Text(text) => ("text", Some(text), Operation::default()),
         Matter::Control(control) => ("ctl", None, control.operation()),
     };
-    let body = Written {
-        v: 1,
-        t,
-        text,
-        operation,
-        ad: AD,
-        sent_at,
-        cseq,
-        prev,
-        from,
-        to,
-        sth,
-        roster: [],
-    };
+    let body =
+        Written { v: 1, t, text, operation, ad: AD, sent_at, cseq, prev, from, to, sth, roster };
     Zeroizing::new(serde_json::to_vec(&body).expect("strings and numbers always become JSON"))
 }
 
@@ -280,7 +271,8 @@ mod tests {
     fn written(matter: Matter<'_>) -> Zeroizing<Vec<u8>> {
         let (from, to) = (alice(), bob());
         let sent_at = "2026-11-23T10:00:00Z";
-        write(&Draft { matter, sent_at, cseq: 1, prev: None, from: &from, to: &to, sth: "note\n" })
+        let (sth, roster) = ("note\n", &[][..]);
+        write(&Draft { matter, sent_at, cseq: 1, prev: None, from: &from, to: &to, sth, roster })
     }
 
     fn bytes(text: &str) -> Zeroizing<Vec<u8>> {

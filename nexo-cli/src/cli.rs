@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit;
+use crate::trust::PinMode;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +63,15 @@ pub struct Global {
     /// File of the key that seals secrets in the state; by default state.key in the home.
     #[arg(long, global = true, value_name = "FILE", env = "NEXO_STATE_KEY_FILE")]
     pub state_key_file: Option<PathBuf>,
+    /// Read that key from this open file descriptor.
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        conflicts_with = "state_key_file",
+        hide_short_help = true
+    )]
+    pub state_key_fd: Option<u32>,
     /// The log's public key, as `nexo-server vkey` prints it; without it the first one seen at
     /// registration is pinned.
     #[arg(long, global = true, value_name = "VKEY", env = "NEXO_VKEY")]
@@ -81,6 +91,21 @@ pub struct Global {
     /// Only warnings and errors on stderr.
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Which account a handle may be that nobody pinned: none, the first that the log shows, or
+    /// also another one later.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "POLICY",
+        env = "NEXO_PIN_POLICY",
+        hide_short_help = true
+    )]
+    pub pin_policy: PinMode,
+    /// File with a pin a line, for this run: HANDLE nexo1:FINGERPRINT.
+    #[arg(long, global = true, value_name = "FILE", env = "NEXO_PINS", hide_short_help = true)]
+    pub pins: Option<PathBuf>,
     /// Allow http:// to another machine.
     #[arg(long, global = true, hide_short_help = true)]
     pub allow_plaintext_http: bool,
@@ -106,6 +131,193 @@ pub enum Command {
     Delete(Delete),
     /// Show the relay: origin, key, newest verified head
     Server,
+    /// The account's devices: link, approve, list, revoke, issue
+    #[command(subcommand)]
+    Device(Device),
+    /// Take the account over with its recovery key: one new device instead of all
+    Recover(Recover),
+    /// Show an account's fingerprint, this one's by default
+    Fingerprint(Fingerprint),
+    /// Name the only account that a handle may be; without arguments: show what is named
+    Pin(Pin),
+    /// Show the number that both sides compare, or check the other side's
+    Verify(Verify),
+    /// Take this identity to another home, or go on with a copy of one
+    #[command(subcommand)]
+    State(State),
+}
+
+/// `state`.
+#[derive(Debug, Subcommand)]
+pub enum State {
+    /// Write who this device is to a file, without sessions and messages
+    Export(Export),
+    /// Become that device in a new home; the old one must not be used any more
+    Import(Import),
+    /// Say that this home is the only one, though it was copied or restored
+    Adopt,
+}
+
+/// `state export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The file, a secret; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `state import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// `device`.
+#[derive(Debug, Subcommand)]
+pub enum Device {
+    /// On a new device: show a code and wait until another device approves it
+    Link(Link),
+    /// On a device with admin: let the device with this code in
+    Approve(Approve),
+    /// Show the account's devices, also those of the past
+    List,
+    /// End a device
+    Revoke(Revoke),
+    /// Say that a device which was added elsewhere is one's own
+    Confirm(Confirm),
+    /// Make a device for a script: one line of text, no state
+    Issue(Issue),
+    /// Replace the recovery key
+    SetRecovery(SetRecovery),
+}
+
+/// `device link`.
+#[derive(Debug, Args)]
+pub struct Link {
+    /// The account's handle.
+    pub handle: String,
+    /// The device's name, for the eyes of whoever approves it.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub name: String,
+    /// The account's fingerprint; another account is refused.
+    #[arg(long, value_name = "nexo1:FINGERPRINT")]
+    pub expect: Option<String>,
+}
+
+/// What a device may do, and until when.
+#[derive(Debug, Args)]
+pub struct Rights {
+    /// Days, hours, minutes or seconds until the device is void, like 90d.
+    #[arg(long, value_name = "AGE")]
+    pub expires: Option<String>,
+    /// Limit it to the conversation with this account; may be given again.
+    #[arg(long = "to", value_name = "HANDLE")]
+    pub to: Vec<String>,
+}
+
+/// `device approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The code that the new device shows.
+    pub code: String,
+    /// What it may do: admin, send, recv, with commas.
+    #[arg(long, value_name = "CAPS", default_value = "send,recv")]
+    pub caps: String,
+    /// Its bounds.
+    #[command(flatten)]
+    pub rights: Rights,
+}
+
+/// `device revoke`.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Its id, or at least eight characters of it.
+    pub device: String,
+    /// For people, at most 64 bytes; everybody who reads the chain sees it.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// `device confirm`.
+#[derive(Debug, Args)]
+pub struct Confirm {
+    /// Its id, or at least eight characters of it.
+    pub device: String,
+}
+
+/// `device issue`.
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// What it may do: send and stateless, perhaps admin, with commas.
+    #[arg(long, value_name = "CAPS", default_value = "send,stateless")]
+    pub caps: String,
+    /// Its name; the log has a commitment to it only.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub name: String,
+    /// Where the line goes, a secret; - is stdout.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub out: PathBuf,
+    /// Its bounds.
+    #[command(flatten)]
+    pub rights: Rights,
+}
+
+/// `device set-recovery`.
+#[derive(Debug, Args)]
+pub struct SetRecovery {
+    /// File of the recovery key in force.
+    #[arg(long, value_name = "FILE")]
+    pub old: PathBuf,
+    /// Where the new one goes; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `recover`.
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// The account's handle.
+    pub handle: String,
+    /// File of the recovery key.
+    #[arg(long, value_name = "FILE")]
+    pub recovery_key: PathBuf,
+    /// The account's fingerprint; another account is refused.
+    #[arg(long, value_name = "nexo1:FINGERPRINT")]
+    pub expect: Option<String>,
+    /// The new device's name; the log has a commitment to it only.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub name: String,
+}
+
+/// `fingerprint`.
+#[derive(Debug, Args)]
+pub struct Fingerprint {
+    /// Whose.
+    pub handle: Option<String>,
+}
+
+/// `pin`.
+#[derive(Debug, Args)]
+pub struct Pin {
+    /// The handle.
+    pub handle: Option<String>,
+    /// The account.
+    #[arg(value_name = "nexo1:FINGERPRINT", conflicts_with = "remove")]
+    pub fingerprint: Option<String>,
+    /// Take back what was named.
+    #[arg(long, requires = "handle")]
+    pub remove: bool,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The other side.
+    pub handle: String,
+    /// The number that the other side sees; spaces do not matter.
+    #[arg(value_name = "SAFETY-NUMBER", num_args = 0..=12)]
+    pub number: Vec<String>,
 }
 
 /// `register`.

@@ -7,6 +7,7 @@ use nexo_schema::error::ErrorCode;
 
 use crate::api::{ApiError, UrlError};
 use crate::deliver::DeliverError;
+use crate::devices::DeviceError;
 use crate::e2ee::FanoutRefused;
 use crate::e2ee::fanout::PacketRefused;
 use crate::e2ee::session::InitiateRefused;
@@ -119,6 +120,12 @@ pub enum CliError {
     /// Receiving.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
+    /// Changing the account's devices.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The number that people compare is another one.
+    #[error("the safety number is not that of {0} and this account")]
+    SafetyNumber(String),
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] crate::random::RandomError),
@@ -134,7 +141,8 @@ impl CliError {
             Self::Input { .. } | Self::NoMessage(_) => Exit::NoInput,
             Self::OtherHandle(_) => Exit::Config,
             Self::StatedVkey(_) => Exit::BadSignature,
-            Self::NotOurs(_) => Exit::KeyChanged,
+            Self::NotOurs(_) | Self::SafetyNumber(_) => Exit::KeyChanged,
+            Self::Device(error) => device(error),
             Self::Timeout { .. } => Exit::Timeout,
             Self::Interrupted => Exit::Interrupted,
             Self::Terminated => Exit::Terminated,
@@ -186,12 +194,16 @@ impl CliError {
             Self::Stateless(_) => Some("register without --stateless"),
             error => match error.exit() {
                 Exit::StateRollback => Some(
-                    "this home was restored from an older copy, or is in \
-                     use twice; put the newest copy back",
+                    "this home was copied, restored from an older copy, or is in use twice; put the \
+                     newest one back, or if the original is gone for good: nexo-cli state adopt",
                 ),
                 Exit::SplitView => Some(
                     "keep the evidence, tell the relay's users, and let \
                      nexo-audit check the log",
+                ),
+                Exit::ForeignDevice => Some(
+                    "look at device list; device revoke DEVICE if it is not yours, device confirm \
+                     DEVICE if it is",
                 ),
                 Exit::Stale => Some("check this machine's clock first"),
                 _ => None,
@@ -205,6 +217,7 @@ fn options(error: &OptionsError) -> Exit {
         OptionsError::Server(_) => Exit::Usage,
         OptionsError::NoHome => Exit::Config,
         OptionsError::Identity { .. } => Exit::NoInput,
+        OptionsError::Pins { .. } => Exit::Config,
     }
 }
 
@@ -239,6 +252,7 @@ fn vault(error: &VaultError) -> Exit {
         VaultError::Lock(LockError::Busy { .. }) => Exit::Temporary,
         VaultError::Newer => Exit::ClientTooOld,
         VaultError::WrongKey => Exit::Config,
+        VaultError::Copied => Exit::StateRollback,
         VaultError::Home(error) => home(error),
         VaultError::Random(_) => Exit::Os,
         VaultError::Db(_)
@@ -298,9 +312,10 @@ fn refused(code: ErrorCode, status: u16) -> Exit {
 fn trust(error: &TrustError) -> Exit {
     match error {
         TrustError::Head(_) | TrustError::Keys(_) => Exit::BadSignature,
-        TrustError::SplitView { .. } | TrustError::Inconsistent { .. } | TrustError::Unresolved => {
-            Exit::SplitView
-        }
+        TrustError::SplitView { .. }
+        | TrustError::Inconsistent { .. }
+        | TrustError::Unprovable { .. }
+        | TrustError::Unresolved => Exit::SplitView,
         TrustError::Stale { .. } | TrustError::Ahead { .. } | TrustError::NoTime => Exit::Stale,
         TrustError::NotIncluded { .. } | TrustError::Path { .. } => Exit::BadProof,
         TrustError::Api(error) => api(error),
@@ -316,17 +331,37 @@ fn peer(error: &PeerError) -> Exit {
         PeerError::Chain { .. } | PeerError::Withheld { .. } | PeerError::Forked { .. } => {
             Exit::BrokenChain
         }
+        PeerError::Intruder { .. } => Exit::ForeignDevice,
+        PeerError::Expelled(_) => Exit::NotAllowed,
         PeerError::NoPrekey(_) => Exit::Temporary,
         PeerError::Wire(_) => Exit::Protocol,
         PeerError::OtherAccount
         | PeerError::Changed { .. }
         | PeerError::NotExpected { .. }
         | PeerError::ForeignDevice(_)
+        | PeerError::NotPinned(_)
         | PeerError::WrongX25519(_)
         | PeerError::Prekey { .. } => Exit::KeyChanged,
         PeerError::Trust(error) => trust(error),
         PeerError::Api(error) => api(error),
         PeerError::Vault(error) => vault(error),
+    }
+}
+
+fn device(error: &DeviceError) -> Exit {
+    match error {
+        DeviceError::NotAdmin | DeviceError::NoDevice(_) | DeviceError::Ambiguous(_) => Exit::Usage,
+        DeviceError::Code | DeviceError::Recovery(_) => Exit::BadData,
+        DeviceError::NoRequest => Exit::NoInput,
+        DeviceError::OtherKey | DeviceError::OtherAccount { .. } => Exit::KeyChanged,
+        DeviceError::Offer(_) | DeviceError::Key(_) => Exit::Protocol,
+        DeviceError::TooLate => Exit::Timeout,
+        DeviceError::Moved => Exit::Temporary,
+        DeviceError::Peer(error) => peer(error),
+        DeviceError::Trust(error) => trust(error),
+        DeviceError::Api(error) => api(error),
+        DeviceError::Vault(error) => vault(error),
+        DeviceError::Random(_) => Exit::Os,
     }
 }
 

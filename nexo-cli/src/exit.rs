@@ -44,8 +44,10 @@ nexo_schema::exits! {
     SplitView = 84, "the log forked, went back or is inconsistent; see the evidence directory";
     /// The head is too old.
     Stale = 85, "the log's newest head is too old, or this machine's clock is wrong";
+    /// The own account has a device that nobody confirmed.
+    ForeignDevice = 87, "this account has a device that nobody confirmed here; see device list";
     /// The local state went back in time.
-    StateRollback = 90, "the local state is older than what the relay saw of this device";
+    StateRollback = 90, "the local state is a copy, or older than what the relay saw of this device";
     /// A chain that breaks its rules, forked, or lost events.
     BrokenChain = 96, "an account's chain breaks its rules, has forked or lost events; see evidence";
     /// The deadline.

@@ -4,7 +4,12 @@
 //! nexo-identity-1:<base64url of
 //!   enc("nexo/1/identity", [url, origin, log vkey, handle, account_id 32, seed 32,
 //!                           genesis event, sig 64, accept_sig 64, idem key 32])>
+//! nexo-identity-2:<base64url of
+//!   enc("nexo/1/identity/2", [the same ten, admission event, sig, accept_sig])>
 //! ```
+//!
+//! The second form is of a device that joined an account: the admission is the event that
+//! brought it in.
 //!
 //! The line is a secret: it holds the device key. It also pins the relay, so that a script
 //! that has it needs no first contact.
@@ -16,7 +21,7 @@ use nexo_schema::sigchain::{self, Event};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::api::{RelayUrl, UrlError};
+use crate::api::{Login, RelayUrl, UrlError};
 use crate::e2ee::sigchain::GenesisRefused;
 use crate::e2ee::{
     self, AccountId, Capabilities, DeviceSecret, LocalParty, SignedGenesis, account_fingerprint,
@@ -26,6 +31,8 @@ use crate::vault::SignedEvent;
 
 const PREFIX: &str = "nexo-identity-1:";
 const LABEL: &str = "nexo/1/identity";
+const JOINED_PREFIX: &str = "nexo-identity-2:";
+const JOINED_LABEL: &str = "nexo/1/identity/2";
 
 /// The device's secrets and its account's first event.
 pub struct Identity {
@@ -141,6 +148,17 @@ impl Identity {
         LocalParty { account: self.account, secret: &self.device }
     }
 
+    /// This device as it logs in.
+    #[must_use]
+    pub fn login(&self) -> Login<'_> {
+        Login {
+            handle: &self.handle,
+            account: self.account,
+            device: &self.device,
+            genesis: self.admission.is_none().then_some(&self.genesis),
+        }
+    }
+
     /// The id of this device.
     #[must_use]
     pub fn device_id(&self) -> e2ee::DeviceId {
@@ -156,22 +174,28 @@ impl Identity {
     /// The one line, with the relay it belongs to.
     #[must_use]
     pub fn to_text(&self, pin: &ServerPin) -> Zeroizing<String> {
-        let bytes = Zeroizing::new(enc(
-            LABEL,
-            &[
-                pin.url.as_str().as_bytes(),
-                pin.origin.as_str().as_bytes(),
-                pin.log_key.to_string().as_bytes(),
-                self.handle.as_str().as_bytes(),
-                self.account.as_bytes(),
-                &self.device.seed()[..],
-                &self.genesis.event,
-                &self.genesis.signature,
-                &self.genesis.accept_signature,
-                &self.idem[..],
-            ],
-        ));
-        Zeroizing::new(format!("{PREFIX}{}", to_base64url(&bytes)))
+        let (log_key, seed) = (pin.log_key.to_string(), self.device.seed());
+        let mut fields: Vec<&[u8]> = vec![
+            pin.url.as_str().as_bytes(),
+            pin.origin.as_str().as_bytes(),
+            log_key.as_bytes(),
+            self.handle.as_str().as_bytes(),
+            self.account.as_bytes(),
+            &seed[..],
+            &self.genesis.event,
+            &self.genesis.signature,
+            &self.genesis.accept_signature,
+            &self.idem[..],
+        ];
+        let (prefix, label) = match &self.admission {
+            None => (PREFIX, LABEL),
+            Some(SignedEvent { event, sig, accept_sig }) => {
+                fields.extend([&event[..], sig, accept_sig]);
+                (JOINED_PREFIX, JOINED_LABEL)
+            }
+        };
+        let bytes = Zeroizing::new(enc(label, &fields));
+        Zeroizing::new(format!("{prefix}{}", to_base64url(&bytes)))
     }
 
     /// Reads the line; white space around it is ignored.
@@ -179,10 +203,21 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`]; nothing that does not hold together is accepted.
     pub fn from_text(text: &str) -> Result<(Self, ServerPin), IdentityError> {
-        let coded = text.trim_ascii().strip_prefix(PREFIX).ok_or(IdentityError::Form)?;
+        let text = text.trim_ascii();
+        let (coded, joined) = match text.strip_prefix(JOINED_PREFIX) {
+            Some(coded) => (coded, true),
+            None => (text.strip_prefix(PREFIX).ok_or(IdentityError::Form)?, false),
+        };
         let bytes = Zeroizing::new(from_base64url(coded).map_err(|_| IdentityError::Form)?);
-        let [url, origin, vkey, handle, account, seed, event, sig, accept, idem] =
-            dec::<10>(LABEL, &bytes)?;
+        let (fields, admission) = if joined {
+            let [a, b, c, d, e, f, g, h, i, j, event, sig, accept_sig] =
+                dec::<13>(JOINED_LABEL, &bytes)?;
+            let [event, sig, accept_sig] = [event, sig, accept_sig].map(<[u8]>::to_vec);
+            ([a, b, c, d, e, f, g, h, i, j], Some(SignedEvent { event, sig, accept_sig }))
+        } else {
+            (dec::<10>(LABEL, &bytes)?, None)
+        };
+        let [url, origin, vkey, handle, account, seed, event, sig, accept, idem] = fields;
         let pin = ServerPin {
             url: RelayUrl::parse(word(url)?)?,
             origin: Origin::parse(word(origin)?)?,
@@ -201,7 +236,7 @@ impl Identity {
                 signature: fixed(sig)?,
                 accept_signature: fixed(accept)?,
             },
-            admission: None,
+            admission,
             idem: Zeroizing::new(fixed(idem)?),
         };
         identity.verify(&pin.origin)?;
@@ -264,6 +299,35 @@ pub(crate) mod tests {
         assert_eq!((read.account, read.handle.as_str()), (alice.account, "alice"));
         assert_eq!(read.device.public(), alice.device.public());
         assert_eq!(*read.idem, *alice.idem);
+    }
+
+    #[test]
+    fn the_line_of_a_device_that_joined_reads_back_and_is_its_own() {
+        use crate::e2ee::event::{Place, accept, propose};
+        let log = TestLog::new("relay.example.test");
+        let alice = identity(&log, "alice", 1);
+        let device = DeviceSecret::from_seed(&[5; 32]);
+        let new = sigchain::Device {
+            key: *device.public().as_bytes(),
+            caps: 10,
+            not_after: 0,
+            name: [0; 32],
+            conversations: Vec::new(),
+        };
+        let (account, prev) = (alice.account, *alice.account.as_bytes());
+        let place = Place { origin: log.origin(), account, seq: 1, prev, time_ms: 1 };
+        let drawn = propose(&place, &alice.device, &Change::Add(new));
+        let accept_sig = accept(&device, &drawn.event).to_vec();
+        let admission =
+            SignedEvent { event: drawn.event, sig: drawn.signature.to_vec(), accept_sig };
+        let joined = Identity { device, admission: Some(admission), ..alice };
+        let (read, read_pin) = Identity::from_text(&joined.to_text(&pin(&log))).unwrap();
+        assert_eq!(read.verify(&read_pin.origin).unwrap().bits(), 10);
+        assert_eq!(read.admission, joined.admission);
+        assert!(read.login().genesis.is_none());
+        let thief = Identity { device: DeviceSecret::from_seed(&[6; 32]), ..joined };
+        let text = thief.to_text(&pin(&log));
+        assert!(matches!(Identity::from_text(&text), Err(IdentityError::OtherKey)));
     }
 
     #[test]

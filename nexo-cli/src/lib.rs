@@ -5,6 +5,7 @@
 //!                commands              one file each; results to output
 //!                  profile             who we are: vault (state), home (directory), identity
 //!                  deliver, receive    a message out, messages in
+//!                  devices, linking    changing the account's devices, joining an account
 //!                    e2ee              pure encryption core: no I/O, no clock
 //!                    trust             what to believe of the relay; proofs by nexo_audit
 //!                    api               the relay over HTTP and WebSocket
@@ -19,11 +20,13 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod deliver;
+pub mod devices;
 pub mod e2ee;
 pub mod error;
 pub mod exit;
 pub mod home;
 pub mod identity;
+pub mod linking;
 pub mod options;
 pub mod output;
 pub mod profile;

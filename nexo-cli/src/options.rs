@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::BaseStrategy as _;
+use nexo_schema::ids::Handle;
 use zeroize::Zeroizing;
 
 use crate::api::{RelayUrl, UrlError};
 use crate::cli::Global;
+use crate::e2ee::AccountId;
+use crate::trust::{MAX_PINS, PinPolicy, parse_pins};
 
 /// Longest identity line that is read; ours has about 1,100 characters.
 const MAX_IDENTITY: u64 = 16 * 1024;
@@ -32,6 +35,14 @@ pub enum OptionsError {
         /// Why.
         reason: String,
     },
+    /// `--pins`.
+    #[error("--pins {path}: {reason}")]
+    Pins {
+        /// The file.
+        path: String,
+        /// Why it is not used.
+        reason: String,
+    },
 }
 
 /// Everything a command needs to know of how it was called.
@@ -44,6 +55,8 @@ pub struct Options {
     pub identity: Option<Zeroizing<String>>,
     /// Where the state key is, if not in the home.
     pub state_key_file: Option<PathBuf>,
+    /// The open descriptor that has the state key.
+    pub state_key_fd: Option<u32>,
     /// The log key to pin.
     pub vkey: Option<String>,
     /// Root certificates instead of the system's.
@@ -56,6 +69,8 @@ pub struct Options {
     pub allow_plaintext_http: bool,
     /// A home on a network file system.
     pub allow_network_fs: bool,
+    /// Which account a handle may be.
+    pub policy: PinPolicy,
 }
 
 impl Options {
@@ -73,12 +88,14 @@ impl Options {
             },
             identity: identity(global)?,
             state_key_file: global.state_key_file.clone(),
+            state_key_fd: global.state_key_fd,
             vkey: global.vkey.clone(),
             ca_file: global.ca_file.clone(),
             timeout: global.timeout.map(Duration::from_secs),
             lock_timeout: Duration::from_secs(global.lock_timeout),
             allow_plaintext_http: global.allow_plaintext_http,
             allow_network_fs: global.allow_network_fs,
+            policy: PinPolicy { mode: global.pin_policy, pins: pins(global.pins.as_deref())? },
         })
     }
 
@@ -111,6 +128,16 @@ fn identity(global: &Global) -> Result<Option<Zeroizing<String>>, OptionsError> 
         Ok(text) if !text.is_empty() => Ok(Some(Zeroizing::new(text))),
         _ => Ok(None),
     }
+}
+
+fn pins(path: Option<&Path>) -> Result<Vec<(Handle, AccountId)>, OptionsError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let refused = |reason: String| OptionsError::Pins { path: path.display().to_string(), reason };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_PINS).read_to_string(&mut text))
+        .map_err(|error| refused(error.to_string()))?;
+    parse_pins(&text).map_err(|error| refused(error.to_string()))
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, OptionsError> {

@@ -8,7 +8,7 @@ use crate::home::{Home, HomeError};
 use crate::identity::{Identity, IdentityError, ServerPin};
 use crate::options::Options;
 use crate::output::Printer;
-use crate::trust::{KeyError, LogKey, LogTrust, TimeKey};
+use crate::trust::{KeyError, LogKey, LogTrust, PinPolicy, TimeKey};
 use crate::vault::{StateKey, StateKeyError, StoredPin, Vault, VaultError};
 
 /// Why there is no identity to act as.
@@ -69,6 +69,8 @@ pub struct Profile {
     pub pin: ServerPin,
     /// What the device may do.
     pub capabilities: Capabilities,
+    /// Which account a handle may be.
+    pub policy: PinPolicy,
 }
 
 /// A profile at its relay.
@@ -87,11 +89,12 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`].
     pub async fn open(options: &Options) -> Result<Self, ProfileError> {
-        let profile = match &options.identity {
+        let mut profile = match &options.identity {
             Some(line) => Self::stateless(line).await?,
             None => Self::stored(options).await?,
         };
         profile.check(options)?;
+        profile.policy = options.policy.clone();
         Ok(profile)
     }
 
@@ -115,7 +118,8 @@ impl Profile {
             })
             .await?;
         let capabilities = identity.verify(&pin.origin)?;
-        Ok(Self { vault, home: None, identity, pin, capabilities })
+        let policy = PinPolicy::default();
+        Ok(Self { vault, home: None, identity, pin, capabilities, policy })
     }
 
     async fn stored(options: &Options) -> Result<Self, ProfileError> {
@@ -128,7 +132,8 @@ impl Profile {
             (Some((identity, true)), Some(pin)) => {
                 let pin = parsed_pin(&pin)?;
                 let capabilities = identity.verify(&pin.origin)?;
-                Ok(Self { vault, home: Some(home), identity, pin, capabilities })
+                let (home, policy) = (Some(home), PinPolicy::default());
+                Ok(Self { vault, home, identity, pin, capabilities, policy })
             }
             _ => Err(absent()),
         }
@@ -171,7 +176,7 @@ impl Profile {
             profile: self,
             member: Member::new(
                 relay,
-                &self.identity,
+                self.identity.login(),
                 &self.pin.origin,
                 invite,
                 self.home.as_ref(),
@@ -182,7 +187,8 @@ impl Profile {
                 &self.pin.log_key,
                 self.pin.time_key.clone(),
                 self.home.as_ref(),
-            ),
+            )
+            .with_policy(self.policy.clone()),
         }
     }
 }
@@ -202,11 +208,23 @@ pub fn relay(url: &RelayUrl, options: &Options, printer: &Printer) -> Result<Rel
 /// # Errors
 /// [`ProfileError`].
 pub async fn open_vault(home: &Home, options: &Options) -> Result<Vault, ProfileError> {
-    let key = match &options.state_key_file {
-        Some(path) => StateKey::read(path)?,
-        None => StateKey::read_or_create(&home.file("state.key"))?,
-    };
-    Ok(Vault::open(home, key, options.lock_timeout).await?)
+    Ok(Vault::open(home, state_key(home, options)?, options.lock_timeout).await?)
+}
+
+/// The state of a directory that is a copy, which belongs here from now on.
+///
+/// # Errors
+/// [`ProfileError`].
+pub async fn adopt_vault(home: &Home, options: &Options) -> Result<Vault, ProfileError> {
+    Ok(Vault::adopt(home, state_key(home, options)?, options.lock_timeout).await?)
+}
+
+fn state_key(home: &Home, options: &Options) -> Result<StateKey, ProfileError> {
+    Ok(match (options.state_key_fd, &options.state_key_file) {
+        (Some(fd), _) => StateKey::from_descriptor(fd)?,
+        (None, Some(path)) => StateKey::read(path)?,
+        (None, None) => StateKey::read_or_create(&home.file("state.key"))?,
+    })
 }
 
 /// The pin as it is stored.

@@ -132,6 +132,13 @@ impl Follower {
         self.lines.recv_timeout(DEADLINE).expect("a line in time")
     }
 
+    /// Waits until it ends by itself. Its code, and the lines that were not read.
+    pub(crate) fn ended(mut self) -> Done {
+        let err = self.err.recv_timeout(DEADLINE).expect("it ends by itself");
+        let out = self.lines.iter().map(|line| line + "\n").collect();
+        Done { code: self.child.wait().unwrap().code().unwrap_or(-1), out, err }
+    }
+
     /// Ends it with a signal (`INT`, `TERM`). Its code, and the lines that were not read.
     pub(crate) fn signal(mut self, signal: &str) -> Done {
         let id = self.child.id().to_string();

@@ -18,9 +18,8 @@ use serde::de::DeserializeOwned;
 use super::{ApiError, Call, Credentials, MAX_ANSWER, MAX_TEXT, Relay, json, malformed};
 use crate::clock;
 use crate::e2ee::dpop::{ProofOf, dpop_proof};
-use crate::e2ee::sign_challenge;
+use crate::e2ee::{self, DeviceSecret, SignedGenesis, sign_challenge};
 use crate::home::Home;
-use crate::identity::Identity;
 use crate::random;
 
 /// A token is renewed this long before it ends, so that it does not end on the way.
@@ -34,12 +33,26 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
 /// This device at the relay. Logs in when first needed, and again when the token ends.
 pub struct Member<'a> {
     relay: &'a Relay,
-    identity: &'a Identity,
+    who: Login<'a>,
     origin: &'a Origin,
     invite: Option<&'a str>,
     /// Where turns are taken; a stateless device has no other process to wait for.
     home: Option<&'a Home>,
     token: RefCell<Option<Token>>,
+}
+
+/// Who logs in.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// The handle.
+    pub handle: &'a Handle,
+    /// The account that the relay must say it is.
+    pub account: e2ee::AccountId,
+    /// The device.
+    pub device: &'a DeviceSecret,
+    /// The account's first event, from the device that made it: with it the account is made if
+    /// there is none. A device that joined later logs in with handle and key.
+    pub genesis: Option<&'a SignedGenesis>,
 }
 
 /// An access token, in memory only.
@@ -50,16 +63,16 @@ struct Token {
 }
 
 impl<'a> Member<'a> {
-    /// The device of `identity`. `invite` is for the relay's first login only.
+    /// `invite` is for the relay's first login only.
     #[must_use]
     pub fn new(
         relay: &'a Relay,
-        identity: &'a Identity,
+        who: Login<'a>,
         origin: &'a Origin,
         invite: Option<&'a str>,
         home: Option<&'a Home>,
     ) -> Self {
-        Self { relay, identity, origin, invite, home, token: RefCell::new(None) }
+        Self { relay, who, origin, invite, home, token: RefCell::new(None) }
     }
 
     /// Logs in unless a token is at hand. The first time ever this registers the account.
@@ -94,14 +107,10 @@ impl<'a> Member<'a> {
         let request = encoded(&self.registration())?;
         let call = post("/auth/register", &request);
         let challenge: Challenge = json(&call, &self.anonymous(&call).await?)?;
-        let signature = sign_challenge(
-            &self.identity.device,
-            &challenge.nonce,
-            self.origin.as_str(),
-            &request,
-        )?;
+        let signature =
+            sign_challenge(self.who.device, &challenge.nonce, self.origin.as_str(), &request)?;
         let answer = encoded(&VerifyRequest {
-            device_id: self.identity.device_id().to_string(),
+            device_id: self.device_id().to_string(),
             signature: to_base64(&signature),
         })?;
         let call = post("/auth/verify", &answer);
@@ -110,9 +119,8 @@ impl<'a> Member<'a> {
     }
 
     fn registration(&self) -> RegisterRequest {
-        let Identity { handle, device, genesis, admission, .. } = self.identity;
-        // A device that joined later logs in with handle and key; the relay knows the rest.
-        let genesis = admission.is_none().then(|| SignedEvent {
+        let Login { handle, device, genesis, .. } = self.who;
+        let genesis = genesis.map(|genesis| SignedEvent {
             event: to_base64(&genesis.event),
             sig: to_base64(&genesis.signature),
             accept_sig: to_base64(&genesis.accept_signature),
@@ -127,8 +135,8 @@ impl<'a> Member<'a> {
     }
 
     fn adopt(&self, tokens: Tokens) -> Result<(), ApiError> {
-        let ours = tokens.account_id.0 == *self.identity.account.as_bytes()
-            && tokens.device_id.native_bytes() == Some(*self.identity.device_id().as_bytes());
+        let ours = tokens.account_id.0 == *self.who.account.as_bytes()
+            && tokens.device_id.native_bytes() == Some(*self.device_id().as_bytes());
         if !ours {
             return Err(ApiError::OtherAccount);
         }
@@ -202,10 +210,16 @@ impl<'a> Member<'a> {
             id: random::array()?,
             token,
         };
-        Ok(dpop_proof(&self.identity.device, &request)?)
+        Ok(dpop_proof(self.who.device, &request)?)
     }
 
-    pub(super) fn relay(&self) -> &Relay {
+    fn device_id(&self) -> e2ee::DeviceId {
+        self.who.device.public().device_id()
+    }
+
+    /// The relay, as anybody may ask it.
+    #[must_use]
+    pub fn relay(&self) -> &'a Relay {
         self.relay
     }
 
@@ -326,12 +340,20 @@ impl<'a> Member<'a> {
         self.change("/prekeys", &encoded(upload)?).await
     }
 
-    async fn read<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, ApiError> {
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &str,
+    ) -> Result<T, ApiError> {
         let call = Call { method: Method::GET, path, query, body: None };
         json(&call, &self.asked(&call).await?)
     }
 
-    async fn change<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, ApiError> {
+    pub(super) async fn change<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &[u8],
+    ) -> Result<T, ApiError> {
         let call = post(path, body);
         json(&call, &self.asked(&call).await?)
     }
@@ -342,10 +364,10 @@ fn since(held: u64) -> String {
     if held > 0 { format!("tree_size={held}") } else { String::new() }
 }
 
-fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {
+pub(super) fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {
     Call { method: Method::POST, path, query: "", body: Some(body) }
 }
 
-fn encoded<T: Serialize>(request: &T) -> Result<Vec<u8>, ApiError> {
+pub(super) fn encoded<T: Serialize>(request: &T) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(request).map_err(|_| ApiError::Encoding)
 }

@@ -7,6 +7,7 @@
 //! in memory only. Every request of ours may be repeated without harm, so all of them are tried
 //! again when the failure is temporary, a few times, and never beyond `--timeout`.
 
+mod accounts;
 mod error;
 mod member;
 mod stream;
@@ -18,14 +19,14 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 use nexo_schema::bytes::from_base64;
-use nexo_schema::error::Problem;
-use nexo_schema::http::ConsistencyView;
+use nexo_schema::error::{ErrorCode, Problem};
+use nexo_schema::http::{ConsistencyView, HeadView, InclusionView};
 use reqwest::{Client, Method, Response};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 
 pub use error::ApiError;
-pub use member::Member;
+pub use member::{Login, Member};
 pub use stream::{Bell, Ring};
 pub use tls::{TlsError, client_config};
 pub use url::{RelayUrl, UrlError};
@@ -58,6 +59,9 @@ pub struct Relay {
     tls: Arc<ClientConfig>,
     progress: Progress,
 }
+
+/// Longest bundle: 256 entries of 65,535 bytes with their lengths.
+const MAX_BUNDLE: usize = 256 * (65_535 + 2);
 
 /// One request.
 #[derive(Clone)]
@@ -123,6 +127,16 @@ impl Relay {
         let bytes = self.asked(&call, MAX_TEXT).await?;
         let text = String::from_utf8(bytes).ok().map(|text| text.trim_ascii().to_owned());
         text.ok_or_else(|| malformed(&call, "a text"))
+    }
+
+    /// The entries of a bundle of the log; `path` as C2SP tlog-tiles has it, without the slash.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn bundle_of_entries(&self, path: &str) -> Result<Vec<u8>, ApiError> {
+        let path = format!("/{path}");
+        let call = Call { method: Method::GET, path: &path, query: "", body: None };
+        self.asked(&call, MAX_BUNDLE).await
     }
 
     async fn asked(&self, call: &Call<'_>, limit: usize) -> Result<Vec<u8>, ApiError> {
@@ -200,6 +214,23 @@ impl LogSource for Relay {
         if (view.from, view.to) != (from, to) {
             return Err(malformed(&call, "the proof that was asked for"));
         }
+        path(&view.hashes).ok_or_else(|| malformed(&call, "a path of hashes"))
+    }
+
+    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
+        let path = format!("/log/head/{size}");
+        let call = Call { method: Method::GET, path: &path, query: "", body: None };
+        let view: HeadView = match self.asked(&call, MAX_TEXT).await {
+            Err(error) if error.code() == Some(ErrorCode::NotFound) => return Ok(None),
+            other => json(&call, &other?)?,
+        };
+        Ok(Some(view.note.into_bytes()))
+    }
+
+    async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ApiError> {
+        let query = format!("index={index}&size={size}");
+        let call = Call { method: Method::GET, path: "/log/inclusion", query: &query, body: None };
+        let view: InclusionView = json(&call, &self.asked(&call, MAX_TEXT).await?)?;
         path(&view.hashes).ok_or_else(|| malformed(&call, "a path of hashes"))
     }
 }
@@ -289,7 +320,6 @@ fn refusal(status: u16, wait: Option<u64>, body: &[u8]) -> ApiError {
 mod tests {
     use super::*;
     use nexo_schema::bytes::to_base64;
-    use nexo_schema::error::ErrorCode;
 
     #[test]
     fn paths_are_hashes_and_not_too_many() {

@@ -37,6 +37,11 @@ pub(super) fn line_of(path: &Path) -> Result<String, CliError> {
     Ok(utf8(from_file(path)?)?.trim_ascii().to_owned())
 }
 
+/// A file of secrets, whole.
+pub(super) fn secret_file(path: &Path) -> Result<String, CliError> {
+    utf8(from_file(path)?)
+}
+
 fn utf8(bytes: Vec<u8>) -> Result<String, CliError> {
     if bytes.len() > MAX_BODY {
         let detail = format!("the text is longer than {MAX_BODY} bytes");
@@ -85,7 +90,8 @@ pub(super) fn since(text: &str, now: u64) -> Result<u64, CliError> {
     })
 }
 
-fn age(text: &str) -> Option<u64> {
+/// A length of time like 90s, 15m, 2h, 7d, in seconds.
+pub(super) fn age(text: &str) -> Option<u64> {
     let unit = match text.chars().last()? {
         's' => 1,
         'm' => 60,

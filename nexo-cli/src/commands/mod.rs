@@ -1,19 +1,26 @@
 //! One file per command: plain inputs in, results to the printer, an error or nothing back.
 
 mod delete;
+mod device;
+mod fingerprint;
 mod history;
 mod input;
+mod join;
+mod pin;
 mod register;
 mod send;
 mod server;
 mod show;
+mod state;
 mod tail;
+mod verify;
 mod whoami;
 
-use crate::cli::Command;
+use crate::cli::{Command, Device};
 use crate::error::CliError;
 use crate::options::Options;
 use crate::output::Printer;
+use crate::profile::Session;
 
 /// What every command gets.
 pub struct Context {
@@ -21,6 +28,15 @@ pub struct Context {
     pub options: Options,
     /// Where words go.
     pub printer: Printer,
+}
+
+impl Context {
+    /// Says what the judges of a session want a person to know.
+    fn tell(&self, session: &Session<'_>) {
+        for notice in session.trust.take_notices() {
+            self.printer.warn(&format!("warning: {notice}"));
+        }
+    }
 }
 
 /// Runs the command that was parsed.
@@ -36,11 +52,23 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), CliError> {
         Command::History(args) => history::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
         Command::Server => server::run(context).await,
+        Command::Device(Device::Link(args)) => join::link(context, args).await,
+        Command::Device(device) => device::run(context, device).await,
+        Command::Recover(args) => join::recover(context, args).await,
+        Command::Fingerprint(args) => fingerprint::run(context, args).await,
+        Command::Pin(args) => pin::run(context, args).await,
+        Command::Verify(args) => verify::run(context, args).await,
+        Command::State(command) => state::run(context, command).await,
     }
 }
 
 /// Whether the command runs until it is told to stop.
 #[must_use]
 pub fn is_endless(command: &Command) -> bool {
-    matches!(command, Command::Tail(args) if args.follow)
+    match command {
+        Command::Tail(args) => args.follow,
+        // Its request ends by itself.
+        Command::Device(Device::Link(_)) => true,
+        _ => false,
+    }
 }

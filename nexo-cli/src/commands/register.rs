@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nexo_schema::bytes::{from_hex, to_hex};
+use nexo_schema::bytes::to_hex;
 use nexo_schema::ids::{Handle, Origin};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -14,6 +14,7 @@ use super::{Context, input};
 use crate::api::{Relay, RelayUrl};
 use crate::cli::Register;
 use crate::clock;
+use crate::devices::{RECOVERY_PREFIX, recovery_seed};
 use crate::e2ee::keys::RecoveryPublic;
 use crate::e2ee::sigchain::{NewAccount, name_commitment};
 use crate::e2ee::{self, Capabilities, DeviceSecret, SignedGenesis};
@@ -25,9 +26,6 @@ use crate::random;
 use crate::trust::{LogKey, LogTrust, PeerError, own_devices};
 use crate::upkeep;
 use crate::vault::{Vault, VaultError};
-
-/// What the recovery file starts with, so that it is recognised where it is kept.
-const RECOVERY_PREFIX: &str = "nexo-recovery-1:";
 
 pub(super) async fn run(context: &Context, args: &Register) -> Result<(), CliError> {
     let handle = input::handle(&args.handle)?;
@@ -96,11 +94,12 @@ async fn prepare(context: &Context, handle: &Handle) -> Result<(Profile, bool), 
         }
     };
     let capabilities = identity.verify(&pin.origin)?;
-    Ok((Profile { vault, home: Some(home), identity, pin, capabilities }, new))
+    let (home, policy) = (Some(home), options.policy.clone());
+    Ok((Profile { vault, home, identity, pin, capabilities, policy }, new))
 }
 
 /// Learns the relay and pins it: its URL, its origin, and the key that signs its log.
-async fn first_contact(
+pub(super) async fn first_contact(
     context: &Context,
     home: &Home,
     vault: &Vault,
@@ -117,14 +116,14 @@ async fn first_contact(
     Ok(pin)
 }
 
-fn server(context: &Context) -> Result<RelayUrl, CliError> {
+pub(super) fn server(context: &Context) -> Result<RelayUrl, CliError> {
     let missing = || CliError::Usage("which relay? give --server URL or NEXO_SERVER".to_owned());
     context.options.server.clone().ok_or_else(missing)
 }
 
 /// The log key given, or on first use the one the relay states; either must have signed the
 /// head that the relay shows.
-async fn learn(context: &Context, relay: &Relay) -> Result<ServerPin, CliError> {
+pub(super) async fn learn(context: &Context, relay: &Relay) -> Result<ServerPin, CliError> {
     let (vkey, given) = match &context.options.vkey {
         Some(vkey) => (vkey.clone(), true),
         None => (relay.stated_vkey().await?, false),
@@ -148,7 +147,7 @@ async fn learn(context: &Context, relay: &Relay) -> Result<ServerPin, CliError> 
 }
 
 /// A home stays with its relay.
-fn check_pin(context: &Context, pin: &ServerPin) -> Result<(), CliError> {
+pub(super) fn check_pin(context: &Context, pin: &ServerPin) -> Result<(), CliError> {
     if let Some(given) = context.options.server.clone().filter(|given| *given != pin.url) {
         let pinned = pin.url.clone();
         return Err(ProfileError::OtherServer { pinned, given }.into());
@@ -167,17 +166,14 @@ fn recovery_key(home: &Home) -> Result<RecoveryPublic, CliError> {
     if path.exists() {
         private(&path)?;
         let text = Zeroizing::new(input::line_of(&path)?);
-        let seed = text.strip_prefix(RECOVERY_PREFIX).and_then(|hex| from_hex(hex).ok());
-        let seed: [u8; 32] =
-            seed.ok_or_else(|| CliError::BadData(format!("{}: no recovery key", path.display())))?;
-        return Ok(RecoveryPublic::of_seed(&Zeroizing::new(seed)));
+        return Ok(RecoveryPublic::of_seed(&*recovery_seed(&text)?));
     }
     let seed = random::secret::<32>()?;
     write_new_private(&path, recovery_text(&seed).as_bytes())?;
     Ok(RecoveryPublic::of_seed(&seed))
 }
 
-fn recovery_text(seed: &[u8; 32]) -> Zeroizing<String> {
+pub(super) fn recovery_text(seed: &[u8; 32]) -> Zeroizing<String> {
     Zeroizing::new(format!("{RECOVERY_PREFIX}{}\n", to_hex(seed)))
 }
 

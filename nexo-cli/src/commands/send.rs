@@ -86,7 +86,7 @@ async fn send(
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
     let now = clock::seconds();
-    let to = recipient(&session, handle, letter, now).await?;
+    let to = recipient(context, &session, handle, letter, now).await?;
     let delivered = deliver(&session, &to, letter, now).await?;
     // After the message: that it was sent must not hang on housekeeping.
     if let Err(error) = upkeep::tend(&session, now, false).await {
@@ -112,7 +112,7 @@ async fn resume(
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
     let now = clock::seconds();
-    let to = recipient(&session, handle, &letter, now).await?;
+    let to = recipient(context, &session, handle, &letter, now).await?;
     // The message was sealed for one account; if the handle is pinned to another by now, that
     // was somebody's decision, and going on with the old one must not undo it.
     if to.to.account.id != row.peer {
@@ -124,6 +124,7 @@ async fn resume(
 /// Who gets it, at a relay that may be told something. That the own handle shows another account
 /// is an alarm, whoever the message is for.
 async fn recipient(
+    context: &Context,
     session: &Session<'_>,
     handle: &Handle,
     letter: &Letter<'_>,
@@ -131,7 +132,9 @@ async fn recipient(
 ) -> Result<Addressees, CliError> {
     session.trust.one_history()?;
     let own = &session.profile.identity.handle;
-    match Addressees::find(session, handle, letter.expect, false, now).await {
+    let found = Addressees::find(session, handle, letter.expect, false, now).await;
+    context.tell(session);
+    match found {
         Err(PeerError::NotExpected { handle, .. })
             if handle == own.as_str() && letter.expect.is_none() =>
         {

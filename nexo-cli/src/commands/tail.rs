@@ -26,7 +26,7 @@ use crate::error::CliError;
 use crate::output::Printer;
 use crate::profile::{Profile, Session};
 use crate::receive;
-use crate::trust::account_of;
+use crate::trust::{account_of, own_devices};
 use crate::upkeep;
 use crate::vault::{InboxKind, InboxRow, Reading, Vault, VaultError};
 
@@ -45,6 +45,9 @@ pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> 
     let since = since.transpose()?;
     let relay = profile.relay(&context.options, &context.printer)?;
     let session = profile.session(&relay, None);
+    let own =
+        own_devices(&session.trust, &session.member, &profile.identity, true, clock::seconds());
+    own.await?;
     let mut tail = Reader {
         context,
         session: &session,
@@ -131,6 +134,7 @@ impl Reader<'_> {
         self.tend(false).await;
         let done = receive::sync(self.session, now, &warn, &show).await;
         progress.clear();
+        self.context.tell(self.session);
         Ok(done?)
     }
 

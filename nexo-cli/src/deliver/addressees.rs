@@ -10,7 +10,9 @@ use crate::e2ee::{
     Recipient as OneShot, Sessions,
 };
 use crate::profile::{Profile, Session};
-use crate::trust::{PeerError, Recipient, claim_prekeys, own_devices, recipient_of};
+use crate::trust::{
+    PeerError, Recipient, RosterEntry, claim_prekeys, gossip_out, own_devices, recipient_of,
+};
 use crate::vault::{Tx, VaultError};
 
 /// How often the state is looked at while the relay has not answered.
@@ -46,6 +48,11 @@ impl Addressees {
         let refresh = refresh && !itself;
         let to = recipient_of(trust, member, handle, expect, refresh, now).await?;
         Ok(Self { to, own })
+    }
+
+    /// Both accounts, as they are known here.
+    pub(super) fn roster(&self) -> Vec<RosterEntry> {
+        gossip_out(&[&self.to.account, &self.own.account])
     }
 
     /// Whether it is a note to self.

@@ -17,7 +17,7 @@ use crate::e2ee::{
 };
 use crate::profile::{Profile, Session};
 use crate::random;
-use crate::trust::TrustError;
+use crate::trust::{RosterEntry, TrustError};
 use crate::vault::{Counters, NewOutbox, OutboxRow, Tx, VaultError};
 use crate::wire;
 
@@ -27,6 +27,8 @@ struct Place<'a> {
     message: MessageId,
     to: &'a Handle,
     ends: &'a [End],
+    /// The accounts, as they are known here.
+    roster: &'a [RosterEntry],
     now: u64,
 }
 
@@ -45,7 +47,9 @@ pub(super) async fn put(
     };
     let msg_id = wire::message_out(message);
     let ends = ready(session, to, conversation, letter.oneshot, now).await?;
-    let place = Place { conversation, message, to: &to.to.handle, ends: &ends, now };
+    let roster = to.roster();
+    let place =
+        Place { conversation, message, to: &to.to.handle, ends: &ends, roster: &roster, now };
     let stored = letter.stored();
     profile
         .vault
@@ -96,8 +100,8 @@ pub(super) async fn reseal(
     let message = wire::message(&row.msg_id)
         .ok_or(VaultError::Corrupt { table: "outbox", what: "a message id" })?;
     let ends = ready(session, &to, row.conversation, letter.oneshot, now).await?;
-    let handle = &to.to.handle;
-    let place = Place { conversation: row.conversation, message, to: handle, ends: &ends, now };
+    let (conversation, handle, roster) = (row.conversation, &to.to.handle, to.roster());
+    let place = Place { conversation, message, to: handle, ends: &ends, roster: &roster, now };
     profile
         .vault
         .write(|tx| {
@@ -126,7 +130,7 @@ fn seal(
     letter: &Letter<'_>,
     counters: &Counters,
 ) -> Result<SealedMessage, DeliverError> {
-    let Place { conversation, message, to, ends, now } = *place;
+    let Place { conversation, message, to, ends, roster, now } = *place;
     let head = tx.newest_head()?.ok_or(TrustError::NoTime)?;
     let body = body::write(&Draft {
         matter: letter.matter,
@@ -136,6 +140,7 @@ fn seal(
         from: &profile.identity.handle,
         to,
         sth: &head.note,
+        roster,
     });
     let sessions = ends.iter().map(|end| end.sessions(tx)).collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<Address<'_>> =

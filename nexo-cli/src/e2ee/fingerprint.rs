@@ -26,11 +26,15 @@ pub struct FingerprintRefused;
 /// The fingerprint for pins and scripts: `nexo1:` and the account id in base32.
 #[must_use]
 pub fn account_fingerprint(account: AccountId) -> String {
-    let mut text = String::with_capacity(PREFIX.len() + CHARS);
-    text.push_str(PREFIX);
+    format!("{PREFIX}{}", base32(account.as_bytes()))
+}
+
+/// Base32 without padding: five bits a character, the last one filled up with zeros.
+fn base32(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
     // Bits wait in `pool` until five of them make a character.
     let (mut pool, mut waiting) = (0u16, 0u32);
-    for byte in account.as_bytes() {
+    for byte in bytes {
         pool = pool << 8 | u16::from(*byte);
         waiting += 8;
         while waiting >= 5 {
@@ -38,8 +42,28 @@ pub fn account_fingerprint(account: AccountId) -> String {
             text.push(symbol(pool >> waiting));
         }
     }
-    text.push(symbol(pool << (5 - waiting)));
+    if waiting > 0 {
+        text.push(symbol(pool << (5 - waiting)));
+    }
     text
+}
+
+/// The bytes of such a text, if it is the one spelling of them.
+fn unbase32<const N: usize>(text: &str) -> Result<[u8; N], FingerprintRefused> {
+    let (mut pool, mut waiting, mut bytes) = (0u16, 0u32, Vec::with_capacity(N));
+    for char in text.bytes() {
+        let value = ALPHABET.iter().position(|c| *c == char).ok_or(FingerprintRefused)?;
+        pool = pool << 5 | u16::try_from(value).map_err(|_| FingerprintRefused)?;
+        waiting += 5;
+        if waiting >= 8 {
+            waiting -= 8;
+            bytes.push(u8::try_from(pool >> waiting).map_err(|_| FingerprintRefused)?);
+            pool &= (1 << waiting) - 1;
+        }
+    }
+    let bytes: [u8; N] = bytes.try_into().map_err(|_| FingerprintRefused)?;
+    // No spare character, and nothing in the bits behind the last byte.
+    if pool == 0 && waiting < 5 { Ok(bytes) } else { Err(FingerprintRefused) }
 }
 
 fn symbol(bits: u16) -> char {
@@ -56,19 +80,49 @@ pub fn parse_fingerprint(text: &str) -> Result<AccountId, FingerprintRefused> {
     if text.len() != CHARS {
         return Err(FingerprintRefused);
     }
-    let (mut pool, mut waiting, mut id) = (0u16, 0u32, Vec::with_capacity(CHARS));
-    for char in text.bytes() {
-        let value = ALPHABET.iter().position(|c| *c == char).ok_or(FingerprintRefused)?;
-        pool = pool << 5 | u16::try_from(value).map_err(|_| FingerprintRefused)?;
-        waiting += 5;
-        if waiting >= 8 {
-            waiting -= 8;
-            id.push(u8::try_from(pool >> waiting).map_err(|_| FingerprintRefused)?);
-            pool &= (1 << waiting) - 1;
-        }
+    unbase32(text).map(AccountId::from_bytes)
+}
+
+/// Characters of a link code, and of its check behind them.
+const CODE_CHARS: usize = 26;
+const CHECK_CHARS: usize = 2;
+
+/// A text that is no link code, or has a mistyped character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a code is {} letters and digits, the last two of which fit the others", CODE_CHARS + CHECK_CHARS)]
+pub struct CodeRefused;
+
+/// A link code as people carry it: base32, then ten bits of a hash against slips, in groups of
+/// four.
+#[must_use]
+pub fn code_text(code: &[u8; 16]) -> String {
+    let text = format!("{}{}", base32(code), check(code));
+    let groups: Vec<&str> =
+        text.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join("-")
+}
+
+/// Reads a link code; case, spaces and hyphens do not matter.
+///
+/// # Errors
+/// [`CodeRefused`].
+pub fn parse_code(text: &str) -> Result<[u8; 16], CodeRefused> {
+    let plain: String = text
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace() && *c != '-')
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    if !plain.is_ascii() || plain.len() != CODE_CHARS + CHECK_CHARS {
+        return Err(CodeRefused);
     }
-    let id: [u8; 32] = id.try_into().map_err(|_| FingerprintRefused)?;
-    if pool == 0 { Ok(AccountId::from_bytes(id)) } else { Err(FingerprintRefused) }
+    let (code, checked) = plain.split_at(CODE_CHARS);
+    let code: [u8; 16] = unbase32(code).map_err(|_| CodeRefused)?;
+    if check(&code) == checked { Ok(code) } else { Err(CodeRefused) }
+}
+
+fn check(code: &[u8; 16]) -> String {
+    let hash = Sha512::digest(enc("nexo/1/link-check", &[code]));
+    base32(&hash).chars().take(CHECK_CHARS).collect()
 }
 
 /// The number two people read to each other: twelve groups of five digits, the
@@ -153,7 +207,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_slip_in_a_code_is_seen() {
+        let code: [u8; 16] = std::array::from_fn(|n| u8::try_from(n * 7).unwrap());
+        let text = code_text(&code);
+        assert_eq!(text.len(), 28 + 6);
+        assert_eq!(parse_code(&text), Ok(code));
+        assert_eq!(parse_code(&format!(" {} ", text.to_uppercase().replace('-', " "))), Ok(code));
+        let swapped = format!("{}{}{}{}", &text[..2], &text[3..4], &text[2..3], &text[4..]);
+        for bad in [&swapped, &text[1..], &format!("{text}a"), &text.replace('-', "."), "", "é"] {
+            assert_eq!(parse_code(bad), Err(CodeRefused), "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn codes_are_read_as_written_and_nothing_panics(code: [u8; 16], noise: String) {
+            prop_assert_eq!(parse_code(&code_text(&code)), Ok(code));
+            prop_assert!(parse_code(&noise).is_err());
+        }
+
         #[test]
         fn printed_is_parsed(id: [u8; 32]) {
             let account = AccountId::from_bytes(id);

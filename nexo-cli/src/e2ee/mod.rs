@@ -80,7 +80,9 @@ pub use auth::sign_challenge;
 pub use envelope::MessageContext;
 pub use event::RecoverySecret;
 pub use fanout::{Address, Fanout, FanoutRandomness, FanoutRefused, seal_fanout};
-pub use fingerprint::{account_fingerprint, parse_fingerprint, safety_number};
+pub use fingerprint::{
+    account_fingerprint, code_text, parse_code, parse_fingerprint, safety_number,
+};
 pub use ids::{AccountId, ConversationId, DeviceId, EnvelopeHash, Handle, MessageId, SessionId};
 pub use keys::{
     DevicePublic, DeviceSecret, DhPublic, FallbackSecret, LocalParty, OneTimeSecret, Party,

@@ -38,6 +38,12 @@ impl Capabilities {
     pub const RECV: Self = Self(4);
     /// Keeps no state and is exempt from the send counter.
     pub const STATELESS: Self = Self(8);
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::ADMIN, "admin"),
+        (Self::SEND, "send"),
+        (Self::RECV, "recv"),
+        (Self::STATELESS, "stateless"),
+    ];
     /// Nothing.
     pub const NONE: Self = Self(0);
     /// What the first device of an account has: admin, send, recv.
@@ -53,6 +59,22 @@ impl Capabilities {
     #[must_use]
     pub fn bits(self) -> u16 {
         self.0
+    }
+
+    /// Its names, in the order of their bits.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let held = Self::NAMES.into_iter().filter(|(one, _)| self.contains(*one));
+        held.map(|(_, name)| name).collect()
+    }
+
+    /// The set of names with commas between them, each at most once; `None` for other text.
+    #[must_use]
+    pub fn from_names(text: &str) -> Option<Self> {
+        text.split(',').try_fold(Self::NONE, |set, name| {
+            let (one, _) = Self::NAMES.into_iter().find(|(_, known)| *known == name)?;
+            (!set.contains(one)).then_some(Self(set.0 | one.0))
+        })
     }
 
     /// Whether all of `other` is in this set.

@@ -115,7 +115,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     #[tokio::test]
-    async fn a_busy_lock_names_its_holder_and_goes_with_it() {
+    async fn h7_a_busy_lock_names_its_holder_and_goes_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::create(&dir.path().join("h"), true).unwrap();
         let lock = StateLock::of(&home, Duration::from_millis(30));

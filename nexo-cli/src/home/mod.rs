@@ -17,12 +17,19 @@ mod mounts;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lock::{Held, LockError, StateLock};
 use mounts::refuse_network_fs;
+use nexo_schema::bytes::enc;
+use sha2::{Digest as _, Sha256};
+
+/// The machine's id (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Why a home cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +120,19 @@ impl Home {
         self.path.join(name)
     }
 
+    /// Where the state is: this machine and the very file. A copy has another one.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn place(&self) -> Result<[u8; 32], HomeError> {
+        // Machines without an id, as containers are, are told apart by the file alone.
+        let machine = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
+        let state = self.file("state.db");
+        let inode = state.metadata().map_err(|e| io(&state, e))?.ino();
+        let fields: [&[u8]; 2] = [machine.trim_ascii().as_bytes(), &inode.to_be_bytes()];
+        Ok(Sha256::digest(enc("nexo/1/store/place", &fields)).into())
+    }
+
     /// Makes `evidence/<name>` and returns its path; evidence that is there already stays.
     ///
     /// # Errors
@@ -191,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_is_made_private_and_refused_when_it_is_not() {
+    fn h9_a_home_is_made_private_and_refused_when_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let home = Home::create(&path, true).unwrap();

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_and_last_mount_decides() {
+    fn h8_the_longest_and_last_mount_decides() {
         let table = "\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 30 22 0:40 / /home rw - nfs4 server:/home rw

@@ -8,7 +8,7 @@ use super::{ReceiveError, Taken, inclusion, unverified};
 use crate::e2ee::tombstone::{TombstoneRefused, tombstone_leaf};
 use crate::e2ee::{AccountId, DeviceId, DevicePublic, Tombstone};
 use crate::profile::Session;
-use crate::trust::{sender_at, sender_of};
+use crate::trust::{judge_sender, sender_of};
 use crate::vault::HeldHead;
 use crate::wire;
 
@@ -39,7 +39,7 @@ pub(super) async fn take(
         Ok(claimed) => claimed,
         Err(error) => return refused(error.to_string()),
     };
-    let place = (item.sth_index, head.time);
+    let place = (item.sth_index, head);
     let key = match author_key(session, claimed.account, claimed.device, place, now).await? {
         Ok(key) => key,
         Err(error) => return refused(error.to_string()),
@@ -60,16 +60,20 @@ pub(super) async fn take(
 }
 
 /// The key of the device that signed, if it might do so at its deletion's place in the log
-/// (position, time of a head that covers it).
+/// (position, a head that covers it).
 async fn author_key(
     session: &Session<'_>,
     author: AccountId,
     device: DeviceId,
-    (sth_index, time): (u64, u64),
+    (sth_index, head): (u64, &HeldHead),
     now: u64,
 ) -> Result<Result<DevicePublic, Unreadable>, ReceiveError> {
     let found = sender_of(&session.trust, &session.member, author, device, now).await;
-    match found.and_then(|found| sender_at(found, device, sth_index, time)) {
+    let judged = match found {
+        Ok(found) => judge_sender(&session.trust, found, device, sth_index, head, now).await,
+        Err(error) => Err(error),
+    };
+    match judged {
         Ok(sender) => Ok(Ok(sender.device.key)),
         Err(error) => unverified(error).map(Err),
     }

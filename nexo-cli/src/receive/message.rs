@@ -12,7 +12,7 @@ use super::{ReceiveError, Taken, inclusion, unverified};
 use crate::e2ee::envelope::RecipientHash;
 use crate::e2ee::{AccountId, ConversationId, DeviceId, EnvelopeHash, Party};
 use crate::profile::Session;
-use crate::trust::{Sender, sender_at, sender_of};
+use crate::trust::{Sender, judge_sender, sender_of};
 use crate::vault::{HeldHead, InboxKind, InboxRow, VaultError};
 use crate::wire;
 
@@ -195,8 +195,11 @@ async fn sender(
         return Ok(Err(Unreadable::Device));
     };
     let found = sender_of(&session.trust, &session.member, account, device, now).await;
-    let found = found.and_then(|found| sender_at(found, device, item.sth_index, head.time));
-    let sender = match found {
+    let judged = match found {
+        Ok(found) => judge_sender(&session.trust, found, device, item.sth_index, head, now).await,
+        Err(error) => Err(error),
+    };
+    let sender = match judged {
         Ok(sender) => sender,
         Err(error) => return unverified(error).map(Err),
     };

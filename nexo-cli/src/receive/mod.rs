@@ -23,9 +23,10 @@ use nexo_schema::ids::MsgId;
 use crate::api::{ApiError, path};
 use crate::e2ee::{AccountId, EnvelopeHash};
 use crate::profile::Session;
+use crate::trust::gossip::{self, settle};
 use crate::trust::{Hash, PeerError, TrustError};
 use crate::vault::{HeldHead, NewInbox, Target, Tx, VaultError};
-use open::{Outcome, Reader, Verified};
+use open::{Heard, Outcome, Reader, Verified};
 use unreadable::Unreadable;
 
 pub use again::take_again;
@@ -95,6 +96,8 @@ pub async fn sync(
             return Err(ReceiveError::Page("shows what its head does not hold"));
         }
         let moved = store_page(session, &page, &head, cursor, warn, now).await?;
+        // What the messages said of the log is proved once they are safe.
+        settle(&session.trust, now).await?;
         if moved && !page.more {
             return Ok(());
         }
@@ -142,10 +145,9 @@ async fn store_page(
         let to = items.last().map_or(cursor, |item| item.sth_index);
         // One transaction: rows, sessions, deletions, cursor. A crash before it repeats these
         // items; another process that was faster makes this one start over.
-        let moved = session.profile.vault.write(|tx| store(tx, reader, cursor, to, taken)).await?;
-        if !moved {
-            return Ok(false);
-        }
+        let stored = session.profile.vault.write(|tx| store(tx, reader, cursor, to, taken)).await?;
+        let Some(heard) = stored else { return Ok(false) };
+        hear(session, &heard, now).await?;
         cursor = to;
     }
     Ok(true)
@@ -157,15 +159,16 @@ fn store(
     from: u64,
     to: u64,
     taken: Vec<Taken>,
-) -> Result<bool, VaultError> {
+) -> Result<Option<Vec<Heard>>, VaultError> {
     if !tx.move_cursor(from, to)? {
-        return Ok(false);
+        return Ok(None);
     }
+    let mut heard = Vec::new();
     for taken in taken {
         match taken {
             Taken::Nothing | Taken::Refused(_) => {}
             Taken::Row(row) => tx.put_inbox(&row)?,
-            Taken::Message(verified) => store_message(tx, reader, *verified)?,
+            Taken::Message(verified) => heard.extend(store_message(tx, reader, *verified)?),
             Taken::Deletion { author, msg_id, envelope } => {
                 tx.wipe_inbox(&Target { author, msg_id: &msg_id, envelope })?;
                 // What was sent from here is this account's alone to delete.
@@ -177,24 +180,36 @@ fn store(
             }
         }
     }
-    Ok(true)
+    Ok(Some(heard))
 }
 
 fn store_message(
     tx: &mut Tx<'_>,
     reader: Reader<'_>,
     verified: Verified,
-) -> Result<(), VaultError> {
+) -> Result<Option<Heard>, VaultError> {
     // Twice in one page is twice too.
     if tx.has_received(&verified.row.sender_device, &verified.row.msg_id)? {
-        return Ok(());
+        return Ok(None);
     }
-    let Outcome { row, ask } = reader.open(tx, verified)?;
+    let Outcome { row, ask, heard } = reader.open(tx, verified)?;
     tx.put_inbox(&row)?;
-    match ask {
-        Some(asked) => tx.put_ask(row.sth_index, &asked),
-        None => Ok(()),
+    if let Some(asked) = ask {
+        tx.put_ask(row.sth_index, &asked)?;
     }
+    Ok(heard)
+}
+
+/// Compares what opened messages said of the log and of accounts with what is known here.
+async fn hear(session: &Session<'_>, heard: &[Heard], now: u64) -> Result<(), ReceiveError> {
+    let (trust, member) = (&session.trust, &session.member);
+    for Heard { from, gossip } in heard {
+        if let Err(error) = gossip::heard(trust, member, gossip, from.as_str(), now).await {
+            // That an account cannot be looked at again is not the message's fault.
+            let _ = unverified(error)?;
+        }
+    }
+    Ok(())
 }
 
 async fn take(

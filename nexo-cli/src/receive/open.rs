@@ -4,6 +4,8 @@
 //! the message makes of it is committed with the message or not at all (e2ee 2.12). A message
 //! that does not open changes nothing but its own row.
 
+use nexo_schema::ids::Handle;
+
 use super::unreadable::{Unreadable, undecryptable};
 use crate::body::{self, Content, Control};
 use crate::e2ee::arrival::Opened;
@@ -13,6 +15,7 @@ use crate::e2ee::{
     PrekeySecrets, SessionEvent, SessionPacket, open_handshake, open_in_session, open_oneshot,
 };
 use crate::identity::Identity;
+use crate::trust::gossip::Gossip;
 use crate::upkeep::{fallback_secret, one_time_secret};
 use crate::vault::{Answer, Asked, InboxKind, NewInbox, SessionNote, Tx, VaultError};
 
@@ -44,6 +47,22 @@ pub(super) struct Outcome {
     pub(super) row: NewInbox,
     /// Set if its sender may be asked to send it again.
     pub(super) ask: Option<Asked>,
+    /// What it said of the log, if it opened.
+    pub(super) heard: Option<Heard>,
+}
+
+/// What a sender saw of the log and of accounts.
+pub(super) struct Heard {
+    pub(super) from: Handle,
+    pub(super) gossip: Gossip,
+}
+
+/// An opened body.
+struct Said {
+    content: Content,
+    heard: Heard,
+    /// What became of the session.
+    event: Option<SessionNote>,
 }
 
 impl Reader<'_> {
@@ -73,15 +92,15 @@ impl Reader<'_> {
         self,
         tx: &mut Tx<'_>,
         verified: &Verified,
-        opened: Result<(Content, Option<SessionNote>), Unreadable>,
+        opened: Result<Said, Unreadable>,
         packet: Option<&SessionPacket<'_>>,
     ) -> Result<Outcome, VaultError> {
         let mut row = verified.row.clone();
         match opened {
-            Ok((content, event)) => {
+            Ok(Said { content, heard, event }) => {
                 row.event = event;
                 self.fill(tx, &mut row, verified, content)?;
-                Ok(Outcome { row, ask: None })
+                Ok(Outcome { row, ask: None, heard: Some(heard) })
             }
             Err(reason) => {
                 let session = packet.map(SessionPacket::session_id);
@@ -105,7 +124,7 @@ impl Reader<'_> {
         tx: &mut Tx<'_>,
         verified: &Verified,
         packet: &KeyPacket<'_>,
-    ) -> Result<Result<(Content, Option<SessionNote>), Unreadable>, VaultError> {
+    ) -> Result<Result<Said, Unreadable>, VaultError> {
         let Some(stored) = tx.fallback(packet.block().fallback_id)? else {
             return Ok(Err(Unreadable::PrekeyGone));
         };
@@ -117,11 +136,11 @@ impl Reader<'_> {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error.into())),
         };
-        let content = read(verified, &opened.body);
-        if content.is_ok() && !tx.note_handshake(&opened.replay)? {
+        let said = read(verified, &opened.body);
+        if said.is_ok() && !tx.note_handshake(&opened.replay)? {
             return Ok(Err(Unreadable::Replay));
         }
-        Ok(content.map(|content| (content, None)))
+        Ok(said)
     }
 
     fn in_session(
@@ -129,7 +148,7 @@ impl Reader<'_> {
         tx: &mut Tx<'_>,
         verified: &Verified,
         packet: &SessionPacket<'_>,
-    ) -> Result<Result<(Content, Option<SessionNote>), Unreadable>, VaultError> {
+    ) -> Result<Result<Said, Unreadable>, VaultError> {
         let peer = Peer::from(&verified.sender);
         let before = tx.sessions(peer)?;
         let Verified { payload, others, logged, .. } = verified;
@@ -153,9 +172,9 @@ impl Reader<'_> {
             Ok(opened) => opened,
             Err(reason) => return Ok(Err(reason)),
         };
-        let content = read(verified, &opened.body);
+        let said = read(verified, &opened.body);
         // What cannot be read has used its key all the same.
-        let nature = match &content {
+        let nature = match said.as_ref().map(|said| &said.content) {
             Ok(Content::Text { .. } | Content::Unsupported { .. }) => Nature::Content,
             Ok(Content::Control(_)) | Err(_) => Nature::Control,
         };
@@ -174,7 +193,7 @@ impl Reader<'_> {
             SessionEvent::Rotated { .. } => Some(SessionNote::Rotated),
             SessionEvent::Reset { .. } => Some(SessionNote::Reset),
         });
-        Ok(content.map(|content| (content, event)))
+        Ok(said.map(|said| Said { event, ..said }))
     }
 
     fn handshake(
@@ -254,12 +273,14 @@ impl Reader<'_> {
 }
 
 /// The body, if it is one and is the sender's.
-fn read(verified: &Verified, body: &[u8]) -> Result<Content, Unreadable> {
+fn read(verified: &Verified, body: &[u8]) -> Result<Said, Unreadable> {
     let from = verified.row.sender_handle.as_ref().ok_or(Unreadable::Device)?;
-    Ok(body::read(body, &verified.ad, from)?)
+    let content = body::read(body, &verified.ad, from)?;
+    let heard = Heard { from: from.clone(), gossip: Gossip::read(body) };
+    Ok(Said { content, heard, event: None })
 }
 
 fn refused(mut row: NewInbox, reason: &Unreadable) -> Outcome {
     row.kind = undecryptable(reason);
-    Outcome { row, ask: None }
+    Outcome { row, ask: None, heard: None }
 }

@@ -116,7 +116,8 @@ fn sent(alice: &Identity, bob: &Identity, index: u64, matter: Matter<'_>, how: H
             .unwrap();
     let sent_at = "2026-11-23T10:00:00Z";
     let (from, to) = (&bob.handle, &alice.handle);
-    let body = body::write(&Draft { matter, sent_at, cseq: 1, prev: None, from, to, sth: "" });
+    let (sth, roster) = ("", &[][..]);
+    let body = body::write(&Draft { matter, sent_at, cseq: 1, prev: None, from, to, sth, roster });
     let message = MessageId::from_bytes([u8::try_from(index).unwrap(); 16]);
     let conversation = ConversationId::direct(ORIGIN, alice.account, bob.account);
     let outgoing = Outgoing { origin: ORIGIN, conversation, message, body: &body };
@@ -156,7 +157,7 @@ fn sent(alice: &Identity, bob: &Identity, index: u64, matter: Matter<'_>, how: H
 }
 
 async fn stored(vault: &Vault, alice: &Identity, from: u64, to: u64, taken: Vec<Taken>) -> bool {
-    vault.write(|tx| store(tx, reader(alice), from, to, taken)).await.unwrap()
+    vault.write(|tx| store(tx, reader(alice), from, to, taken)).await.unwrap().is_some()
 }
 
 fn rows(vault: &Vault) -> Vec<InboxRow> {

@@ -16,11 +16,13 @@ use super::bundle::{
     unreachable, verify_bundle,
 };
 use super::chain::{Account, Device, Grant};
-use super::log::{LogSource, LogTrust};
+use super::incident::{Incident, record};
+use super::log::{LogSource, LogTrust, TrustError};
+use super::policy::PinMode;
 use crate::api::{ApiError, Member};
 use crate::clock;
 use crate::e2ee::{AccountId, Capabilities, ConversationId, DeviceId, account_fingerprint};
-use crate::vault::{Peer, Served};
+use crate::vault::{HeldHead, Peer, Served};
 use crate::wire;
 
 /// How long a chain and prekeys that were verified serve without being asked for again, seconds
@@ -201,6 +203,20 @@ pub async fn sender_of<S: LogSource>(
     {
         return Ok(known);
     }
+    let peer = look_again(trust, member, account, now).await?;
+    account_of_events(trust, &peer.handle, &peer.events)
+}
+
+/// Reads an account again, whatever is known of it.
+///
+/// # Errors
+/// [`PeerError`].
+pub(super) async fn look_again<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    member: &Member<'_>,
+    account: AccountId,
+    now: u64,
+) -> Result<Peer, PeerError> {
     let held = trust.held_size()?;
     let bundle = member
         .bundle_by_id(wire::account_out(account), held)
@@ -208,8 +224,7 @@ pub async fn sender_of<S: LogSource>(
         .map_err(|e| not_found(e, &account_fingerprint(account)))?;
     let verified = verify_bundle(trust, &bundle, Asked::Account(account), held, now).await?;
     let expect = expected(trust, &verified.peer.handle, None)?;
-    let peer = pin(trust, verified, expect, now).await?;
-    account_of_events(trust, &peer.handle, &peer.events)
+    pin(trust, verified, expect, now).await
 }
 
 /// The account, if it was verified lately and still has its handle's pin.
@@ -241,7 +256,7 @@ fn moved_away<S: LogSource>(trust: &LogTrust<'_, S>, peer: &Peer) -> Result<Peer
 ///
 /// # Errors
 /// [`PeerError::NotCapable`] says what it was not.
-pub fn sender_at(
+fn sender_at(
     account: Account,
     device: DeviceId,
     sth_index: u64,
@@ -264,49 +279,112 @@ pub fn sender_at(
     Ok(Sender { account, device, grant })
 }
 
-/// The only account that a handle may be: what this command was told, else what a person said
-/// before.
+/// As [`sender_at`], with the time of the earliest head that covers the place, asked for only
+/// where it matters. `head` covers it.
+///
+/// # Errors
+/// [`PeerError`].
+pub async fn judge_sender<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    account: Account,
+    device: DeviceId,
+    sth_index: u64,
+    head: &HeldHead,
+    now: u64,
+) -> Result<Sender, PeerError> {
+    let there = account.device(device).and_then(|device| device.at(sth_index));
+    let time = match there {
+        Some(grant) if grant.is_over(head.time) => trust.time_of(sth_index, head, now).await?,
+        _ => head.time,
+    };
+    sender_at(account, device, sth_index, time)
+}
+
+/// The only account that a handle may be: what this command was told, else what this run's pins
+/// or a person before said.
 fn expected<S: LogSource>(
     trust: &LogTrust<'_, S>,
     handle: &Handle,
     expect: Option<AccountId>,
 ) -> Result<Option<AccountId>, PeerError> {
-    match expect {
-        Some(expect) => Ok(Some(expect)),
-        None => Ok(trust.vault().read(|tx| tx.named_account(handle))?),
+    let said = expect.or_else(|| trust.policy().named(handle));
+    let said = match said {
+        Some(said) => Some(said),
+        None => trust.vault().read(|tx| tx.named_account(handle))?,
+    };
+    if said.is_none() && trust.policy().mode == PinMode::Pinned {
+        return Err(PeerError::NotPinned(handle.to_string()));
     }
+    Ok(said)
 }
 
-/// Stores a verified account, if its handle is free, already its own, or moved by `expect`.
+/// Stores a verified account, if its handle is free, already its own, or moved by `expect` or a
+/// policy that lets handles move. A lie about its chain leaves evidence.
 pub(super) async fn pin<S: LogSource>(
     trust: &LogTrust<'_, S>,
     verified: Verified,
     expect: Option<AccountId>,
     now: u64,
 ) -> Result<Peer, PeerError> {
-    let Verified { mut peer, head, .. } = verified;
+    let Verified { mut peer, head } = verified;
     let shown = account_fingerprint(peer.account);
     if expect.is_some_and(|expected| expected != peer.account) {
         return Err(PeerError::NotExpected { handle: peer.handle.to_string(), shown });
     }
-    trust
+    let stays = expect.is_none() && trust.policy().mode != PinMode::Tofu;
+    let stored = trust
         .vault()
         .write(|tx| {
             keep_chain(tx, &mut peer, head.size)?;
-            match tx.pinned_peer(&peer.handle)? {
-                Some(pinned) if pinned.account != peer.account && expect.is_none() => {
-                    let pinned = account_fingerprint(pinned.account);
-                    let handle = peer.handle.to_string();
-                    return Err(PeerError::Changed { handle, pinned, shown });
-                }
-                Some(pinned) if pinned.account == peer.account => {}
-                _ => tx.pin_peer(&peer, now)?,
+            let before = tx.pinned_peer(&peer.handle)?.map(|pinned| pinned.account);
+            let moved = before.filter(|before| *before != peer.account);
+            if let Some(pinned) = moved.filter(|_| stays) {
+                let (handle, pinned) = (peer.handle.to_string(), account_fingerprint(pinned));
+                return Err(PeerError::Changed { handle, pinned, shown: shown.clone() });
+            }
+            if before != Some(peer.account) {
+                tx.pin_peer(&peer, now)?;
             }
             tx.set_peer_served(peer.account, peer.served.as_ref())?;
             let stored = tx.peer(peer.account)?;
-            stored.ok_or(PeerError::OtherAccount)
+            Ok((stored.ok_or(PeerError::OtherAccount)?, moved))
         })
-        .await
+        .await;
+    match stored {
+        Ok((stored, moved)) => {
+            if let Some(before) = moved {
+                let (handle, before) = (&stored.handle, account_fingerprint(before));
+                trust.notice(format!("{handle} is another account now: {shown}, was {before}"));
+            }
+            Ok(stored)
+        }
+        Err(error) => Err(with_evidence(trust, error, &peer, &head, now).await?),
+    }
+}
+
+/// Writes down what a lie about a chain was about.
+async fn with_evidence<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    mut error: PeerError,
+    shown: &Peer,
+    head: &HeldHead,
+    now: u64,
+) -> Result<PeerError, PeerError> {
+    let message = error.to_string();
+    let (PeerError::Withheld { evidence, .. } | PeerError::Forked { evidence, .. }) = &mut error
+    else {
+        return Ok(error);
+    };
+    let known = trust.vault().read(|tx| tx.chain(shown.account))?;
+    let incident = Incident {
+        verdict: "sigchain_violation",
+        message,
+        handle: &shown.handle,
+        events: known.iter().chain(&shown.events).collect(),
+        head,
+    };
+    *evidence = record(trust, &incident, now).await.map_err(TrustError::from)?;
+    Ok(error)
 }
 
 /// Whether a pinned account answers the question without the relay.

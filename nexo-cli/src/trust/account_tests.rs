@@ -393,3 +393,37 @@ async fn nobody_is_written_to_whose_account_has_ended() {
     assert!(ended.devices.is_empty() && ended.account.ended == Some(crate::trust::End::Closed));
     assert!(matches!(unreachable(&ended.account), PeerError::Ended(_)));
 }
+
+#[tokio::test]
+async fn policies_say_whether_a_handle_may_move() {
+    use crate::trust::policy::{PinMode, PinPolicy};
+    let log = log_with_noise();
+    let (bob, eve) = (Owner::new(&log, "bob", 2), Owner::new(&log, "bob", 3));
+    let (first, second) = (bob.bundle(&log), eve.bundle(&log));
+    let client = Client::new(&log);
+    let handle = Handle::parse("bob").unwrap();
+    let with = |mode| client.trust().with_policy(PinPolicy { mode, pins: Vec::new() });
+    let strict = expected(&with(PinMode::Pinned), &handle, None);
+    assert!(matches!(strict, Err(PeerError::NotPinned(_))));
+    client.sees(&first, "bob", None).await.unwrap();
+    let tofu = with(PinMode::Tofu);
+    let asked = Asked::Handle(&handle);
+    let verified = verify_bundle(&tofu, &second, asked, 0, log.now()).await.unwrap();
+    pin(&tofu, verified.clone(), None, log.now()).await.unwrap();
+    let told = tofu.take_notices();
+    assert!(told[0].starts_with("bob is another account now"), "{told:?}");
+    assert!(tofu.take_notices().is_empty(), "once");
+    // A person's word is above every policy.
+    let bobs = bob.identity.account;
+    client
+        .vault
+        .write(|tx| tx.name_account(&handle, bobs, 1))
+        .await
+        .map_err(PeerError::from)
+        .unwrap();
+    let said = expected(&tofu, &handle, None).unwrap();
+    assert_eq!(said, Some(bobs));
+    let refused = pin(&tofu, verified, said, log.now()).await;
+    assert!(matches!(refused, Err(PeerError::NotExpected { .. })));
+    assert_eq!(expected(&with(PinMode::Pinned), &handle, None).unwrap(), Some(bobs));
+}

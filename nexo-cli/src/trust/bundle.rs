@@ -131,7 +131,8 @@ pub(super) fn account_of_events<S: LogSource>(
 }
 
 /// The log entry of an event.
-pub(super) fn leaf(origin: &str, handle: &Handle, signed: &SignedEvent) -> Vec<u8> {
+#[must_use]
+pub fn leaf(origin: &str, handle: &Handle, signed: &SignedEvent) -> Vec<u8> {
     let label: [u8; 32] = Sha256::digest(entry::label(origin, handle.as_str())).into();
     entry::key_event(&label, &signed.event_hash(), &signed.signatures_hash())
 }
@@ -170,14 +171,14 @@ pub(super) fn keep_chain(tx: &mut Tx<'_>, peer: &mut Peer, size: u64) -> Result<
     let handle = || peer.handle.to_string();
     let parted = known.iter().zip(&peer.events).position(|(known, shown)| known != shown);
     if let Some(seq) = parted {
-        return Err(PeerError::Forked { handle: handle(), seq });
+        return Err(PeerError::Forked { handle: handle(), seq, evidence: None });
     }
     match known.get(peer.events.len()) {
         // Another process has looked at a newer head meanwhile.
         Some(next) if next.sth_index > size => peer.events = known,
         Some(_) => {
             let (known, shown) = (known.len(), peer.events.len());
-            return Err(PeerError::Withheld { handle: handle(), known, shown });
+            return Err(PeerError::Withheld { handle: handle(), known, shown, evidence: None });
         }
         None => tx.put_chain(peer.account, &peer.events)?,
     }

@@ -9,6 +9,7 @@ use nexo_audit::merkle::{Hash, ProofError, leaf_hash, verify_consistency, verify
 use nexo_schema::bytes::to_hex;
 use sha2::{Digest as _, Sha256};
 
+use super::policy::PinPolicy;
 use crate::api::ApiError;
 use crate::home::{Home, HomeError};
 use crate::vault::{HeldHead, SplitView, Vault, VaultError};
@@ -17,6 +18,9 @@ use crate::vault::{HeldHead, SplitView, Vault, VaultError};
 pub const MAX_AGE: u64 = 24 * 3600;
 /// How far a time signature may be ahead of this machine's clock, seconds.
 const MAX_AHEAD: u64 = 300;
+
+/// Sizes that are tried for an early head: only the end of each batch was signed.
+const HEADS_TRIED: u64 = 16;
 
 /// Where heads, keys and proofs come from. Two implementers: the relay, and the tests' log that
 /// can lie.
@@ -28,6 +32,10 @@ pub trait LogSource {
     async fn log_keys(&self) -> Result<Vec<u8>, ApiError>;
     /// The consistency proof between two sizes, 1 <= from <= to.
     async fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, ApiError>;
+    /// The note of the head that was signed at a size; `None` if none was.
+    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError>;
+    /// The audit path of a leaf (from 0) under the head of a size.
+    async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ApiError>;
 }
 
 /// Why the log is not believed.
@@ -54,6 +62,14 @@ pub enum TrustError {
         held: u64,
         /// Size shown.
         shown: u64,
+        /// Where both heads were written.
+        evidence: Option<PathBuf>,
+    },
+    /// A head from somebody's message that the relay does not prove.
+    #[error("somebody holds a head of {size} entries that the relay has not proved for a day{}", kept(.evidence))]
+    Unprovable {
+        /// Entries.
+        size: u64,
         /// Where both heads were written.
         evidence: Option<PathBuf>,
     },
@@ -102,7 +118,7 @@ pub enum TrustError {
     Home(#[from] HomeError),
 }
 
-fn kept(evidence: &Option<PathBuf>) -> String {
+pub(super) fn kept(evidence: &Option<PathBuf>) -> String {
     evidence.as_ref().map_or(String::new(), |path| format!("; evidence: {}", path.display()))
 }
 
@@ -114,6 +130,9 @@ pub struct LogTrust<'a, S> {
     /// Where evidence is written; a stateless device has no place for it.
     home: Option<&'a Home>,
     time_key: RefCell<Option<TimeKey>>,
+    policy: PinPolicy,
+    /// What somebody should be told, and has not been.
+    notices: RefCell<Vec<String>>,
 }
 
 impl<'a, S: LogSource> LogTrust<'a, S> {
@@ -126,7 +145,41 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         time_key: Option<TimeKey>,
         home: Option<&'a Home>,
     ) -> Self {
-        Self { source, vault, log_key, home, time_key: RefCell::new(time_key) }
+        let (time_key, notices) = (RefCell::new(time_key), RefCell::default());
+        Self { source, vault, log_key, home, time_key, policy: PinPolicy::default(), notices }
+    }
+
+    /// With a policy for accounts.
+    #[must_use]
+    pub fn with_policy(self, policy: PinPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// The policy for accounts.
+    #[must_use]
+    pub fn policy(&self) -> &PinPolicy {
+        &self.policy
+    }
+
+    /// Keeps a word for a person until somebody can say it.
+    pub(super) fn notice(&self, text: String) {
+        self.notices.borrow_mut().push(text);
+    }
+
+    /// What a person should be told; each word once.
+    #[must_use]
+    pub fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notices.borrow_mut())
+    }
+
+    /// Where heads and proofs come from.
+    pub(super) fn source(&self) -> &'a S {
+        self.source
+    }
+
+    /// Where evidence goes.
+    pub(super) fn home(&self) -> Option<&'a Home> {
+        self.home
     }
 
     /// The state that heads are kept in.
@@ -250,6 +303,27 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         held.map(|head| head.time).ok_or(TrustError::NoTime)
     }
 
+    /// When what stands at `sth_index` was in the log for sure: the time of the smallest head that
+    /// covers it and can be had, else of `head`.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub async fn time_of(
+        &self,
+        sth_index: u64,
+        head: &HeldHead,
+        now: u64,
+    ) -> Result<u64, TrustError> {
+        for size in sth_index..head.size.min(sth_index.saturating_add(HEADS_TRIED)) {
+            if let Some(note) = self.source.head_at(size).await? {
+                let earlier = self.open(&note).await?;
+                self.compare(head, &earlier, None, now).await?;
+                return Ok(earlier.time);
+            }
+        }
+        Ok(head.time)
+    }
+
     async fn keep(&self, held: Option<&HeldHead>, head: &HeldHead) -> Result<bool, TrustError> {
         Ok(self.vault.write(|tx| tx.replace_head(held, head)).await?)
     }
@@ -287,11 +361,7 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
             if held.root == shown.root {
                 return Ok(());
             }
-            // Recorded first: a full disk must not make the next run forget.
-            let seen = SplitView { held: held.note.clone(), shown: shown.note.clone() };
-            self.vault.write(|tx| tx.record_split_view(&seen, now)).await?;
-            let evidence = self.evidence("split_view", held, shown, now)?;
-            return Err(TrustError::SplitView { size: held.size, evidence });
+            return Err(self.split_view(held, &shown.note, now).await?);
         }
         let (old, new) = if held.size < shown.size { (held, shown) } else { (shown, held) };
         if old.size == 0 {
@@ -317,28 +387,42 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         }
     }
 
+    /// Records that the log signed another tree of the size of the head held, for good.
+    pub(super) async fn split_view(
+        &self,
+        held: &HeldHead,
+        shown: &str,
+        now: u64,
+    ) -> Result<TrustError, TrustError> {
+        // Recorded first: a full disk must not make the next run forget.
+        let seen = SplitView { held: held.note.clone(), shown: shown.to_owned() };
+        self.vault.write(|tx| tx.record_split_view(&seen, now)).await?;
+        let evidence = self.contradiction("split_view", held, shown, now)?;
+        Ok(TrustError::SplitView { size: held.size, evidence })
+    }
+
     fn inconsistent(&self, held: &HeldHead, shown: &HeldHead, now: u64) -> Result<(), TrustError> {
-        let evidence = self.evidence("inconsistent", held, shown, now)?;
+        let evidence = self.contradiction("inconsistent", held, &shown.note, now)?;
         Err(TrustError::Inconsistent { held: held.size, shown: shown.size, evidence })
     }
 
     /// Writes both notes, verbatim: anybody can verify the signatures again.
-    fn evidence(
+    pub(super) fn contradiction(
         &self,
         kind: &str,
         held: &HeldHead,
-        shown: &HeldHead,
+        shown: &str,
         now: u64,
     ) -> Result<Option<PathBuf>, TrustError> {
         let Some(home) = self.home else { return Ok(None) };
-        let hash = Sha256::new().chain_update(&held.note).chain_update(&shown.note).finalize();
+        let hash = Sha256::new().chain_update(&held.note).chain_update(shown).finalize();
         let json = serde_json::json!({
             "schema": "nexo.evidence/1",
             "kind": kind,
             "log_vkey": self.log_key.to_string(),
             "seen_at": crate::clock::rfc3339(now),
             "held": held.note,
-            "shown": shown.note,
+            "shown": shown,
         });
         let text = format!("{json:#}\n");
         let path = home.write_evidence(&format!("{}.json", to_hex(&hash)), text.as_bytes())?;

@@ -52,7 +52,7 @@ async fn a_proof_that_came_along_spares_a_question() {
 }
 
 #[tokio::test]
-async fn b10_two_trees_of_one_size_are_evidence_and_the_end() {
+async fn e8_two_trees_of_one_size_are_evidence_and_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::create(&dir.path().join("h"), true).unwrap();
     let (log, lie, vault) = (log_of(4), forked(4), Vault::in_memory().unwrap());
@@ -71,7 +71,7 @@ async fn b10_two_trees_of_one_size_are_evidence_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_fork_behind_a_larger_size_has_no_proof() {
+async fn e9_a_fork_behind_a_larger_size_has_no_proof() {
     let (log, lie, vault) = (log_of(4), forked(4), Vault::in_memory().unwrap());
     lie.append(b"more");
     let key = log.key();
@@ -83,7 +83,7 @@ async fn a_fork_behind_a_larger_size_has_no_proof() {
 }
 
 #[tokio::test]
-async fn a_log_that_went_back_is_refused() {
+async fn e13_a_log_that_went_back_is_refused() {
     let (log, vault) = (log_of(4), Vault::in_memory().unwrap());
     let key = log.key();
     let trust = LogTrust::new(&log, &vault, &key, None, None);
@@ -99,7 +99,7 @@ async fn a_log_that_went_back_is_refused() {
 }
 
 #[tokio::test]
-async fn another_key_is_not_the_log() {
+async fn e11_another_key_is_not_the_log() {
     let (log, vault) = (log_of(2), Vault::in_memory().unwrap());
     let (key, other) = (log.key(), TestLog::new("other.example.test"));
     let trust = LogTrust::new(&log, &vault, &key, None, None);
@@ -111,7 +111,7 @@ async fn another_key_is_not_the_log() {
 }
 
 #[tokio::test]
-async fn a_head_is_fresh_for_a_day_and_never_from_the_future() {
+async fn e10_a_head_is_fresh_for_a_day_and_never_from_the_future() {
     let (log, vault) = (log_of(1), Vault::in_memory().unwrap());
     let key = log.key();
     let trust = LogTrust::new(&log, &vault, &key, None, None);
@@ -142,4 +142,23 @@ async fn a_new_time_key_is_taken_from_the_log_key_only() {
     let head = trust.fetch_head(log.now()).await.unwrap();
     assert_eq!(head.time, log.now());
     assert_eq!(trust.relay_time().unwrap(), log.now(), "renewed on the same size");
+}
+
+#[tokio::test]
+async fn an_entry_is_as_old_as_the_first_head_that_covers_it() {
+    let (log, vault) = (log_of(6), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    let head = trust.fetch_head(log.now()).await.unwrap();
+    log.batch_time.set(Some(log.now() - 5000));
+    for (place, age) in [(3, 5000), (4, 5000), (5, 0), (6, 0)] {
+        let time = trust.time_of(place, &head, log.now()).await.unwrap();
+        assert_eq!(log.now() - time, age, "entry {place}");
+    }
+    // A head of another history is no clock.
+    let lie = log_of(6);
+    lie.rewrite_last();
+    let other = LogTrust::new(&lie, &vault, &key, None, None);
+    let mixed = HeldHead { size: 7, ..head };
+    assert!(other.time_of(6, &mixed, log.now()).await.is_err());
 }

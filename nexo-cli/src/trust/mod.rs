@@ -13,27 +13,38 @@
 //! | `bundle` | what is served of an account: its chain in the log, its prekeys |
 //! | `account` | accounts: pins, what was verified before, who may have sent |
 //! | `own` | the own account, as others see it |
+//! | `gossip` | what others saw of the log and of accounts |
+//! | `policy` | which account a handle may be, on whose word |
+//! | `incident` | evidence of lies about an account |
+//! | `search` | a chain's place, for those who cannot ask for it |
 //! | `receipt` | that a message of ours is in the log |
 
 mod account;
 mod bundle;
 mod chain;
+pub mod gossip;
+mod incident;
 mod log;
 mod own;
 mod peer_error;
+mod policy;
 mod receipt;
+mod search;
 #[cfg(test)]
 pub(crate) mod testlog;
 
 pub use account::{
-    Recipient, Sender, account_of, claim_prekeys, recipient_of, sender_at, sender_of,
+    Recipient, Sender, account_of, claim_prekeys, judge_sender, recipient_of, sender_of,
 };
-pub use bundle::{Addressee, Claimed};
+pub use bundle::{Addressee, Claimed, leaf as event_leaf};
 pub use chain::{Account, ChainRefused, Device, End, Grant, replay};
+pub use gossip::{Gossip, RosterEntry, gossip_out};
 pub use log::{LogSource, LogTrust, MAX_AGE, TrustError};
-pub use own::own_devices;
+pub use own::{newcomer, own_account, own_devices, unconfirmed};
 pub use peer_error::PeerError;
+pub use policy::{MAX_PINS, PinLineRefused, PinMode, PinPolicy, parse_pins};
 pub use receipt::verify_receipt;
+pub use search::find_chain;
 
 pub use nexo_audit::checkpoint::{HeadError, LogKeysError};
 pub use nexo_audit::key::{KeyError, LogKey, TimeKey};

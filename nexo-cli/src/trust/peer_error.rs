@@ -1,7 +1,9 @@
 //! Why an account's keys are not used.
 
+use std::path::PathBuf;
+
 use super::chain::ChainRefused;
-use super::log::TrustError;
+use super::log::{TrustError, kept};
 use crate::api::ApiError;
 use crate::e2ee::prekey::PrekeyRefused;
 use crate::vault::VaultError;
@@ -28,7 +30,10 @@ pub enum PeerError {
         reason: ChainRefused,
     },
     /// The relay leaves out events that were in the log before.
-    #[error("the relay withholds events of {handle}: {shown} are shown, {known} were in the log")]
+    #[error(
+        "the relay withholds events of {handle}: {shown} are shown, {known} were in the log{}",
+        kept(.evidence)
+    )]
     Withheld {
         /// Whose.
         handle: String,
@@ -36,15 +41,38 @@ pub enum PeerError {
         known: usize,
         /// Events shown now.
         shown: usize,
+        /// Where they were written down.
+        evidence: Option<PathBuf>,
     },
     /// The log has two events for one place of the chain.
-    #[error("the chain of {handle} has forked: event {seq} is not the one that was there")]
+    #[error(
+        "the chain of {handle} has forked: event {seq} is not the one that was there{}",
+        kept(.evidence)
+    )]
     Forked {
         /// Whose.
         handle: String,
         /// The first event that differs.
         seq: usize,
+        /// Where both were written down.
+        evidence: Option<PathBuf>,
     },
+    /// Devices of the own account that nobody confirmed here.
+    #[error("this account has devices that nobody confirmed here: {devices}{}", kept(.evidence))]
+    Intruder {
+        /// Whose account.
+        handle: String,
+        /// Their ids.
+        devices: String,
+        /// Where the chain was written down.
+        evidence: Option<PathBuf>,
+    },
+    /// This device is not in its account.
+    #[error("this device is not in the account of {0}, or was revoked")]
+    Expelled(String),
+    /// Only accounts that a person named are accepted.
+    #[error("no fingerprint is pinned for {0}, and --pin-policy is pinned")]
+    NotPinned(String),
     /// The account was closed, or ended by the operator.
     #[error("the account of {0} has ended")]
     Ended(String),

@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_our_entry_at_its_place_is_believed() {
+    async fn e12_only_our_entry_at_its_place_is_believed() {
         let log = TestLog::new("relay.example.test");
         for n in 0..5u8 {
             log.append(&[n]);

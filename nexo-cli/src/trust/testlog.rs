@@ -19,6 +19,8 @@ pub(crate) struct TestLog {
     time_key: RefCell<SigningKey>,
     leaves: RefCell<Vec<Hash>>,
     now: Cell<u64>,
+    /// The time of heads of the past, if not now.
+    pub(crate) batch_time: Cell<Option<u64>>,
     /// How often a consistency proof was asked for.
     pub(crate) asked: Cell<usize>,
 }
@@ -32,6 +34,7 @@ impl TestLog {
             time_key: RefCell::new(SigningKey::from_bytes(&[0x71; 32])),
             leaves: RefCell::default(),
             now: Cell::new(1_800_000_000),
+            batch_time: Cell::new(None),
             asked: Cell::new(0),
         }
     }
@@ -123,6 +126,23 @@ impl LogSource for TestLog {
         }
         let (from, to) = (usize::try_from(from).unwrap(), usize::try_from(to).unwrap());
         Ok(subproof(from, &self.leaves.borrow()[..to], true))
+    }
+
+    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
+        // Pairs of entries came in one batch each.
+        let signed = size.is_multiple_of(2) && size <= self.size();
+        let (now, batch) = (self.now.get(), self.batch_time.get());
+        self.now.set(batch.unwrap_or(now));
+        let note = signed.then(|| self.note(size).into_bytes());
+        self.now.set(now);
+        Ok(note)
+    }
+
+    async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ApiError> {
+        if index >= size || size > self.size() {
+            return Err(ApiError::Refused(Problem::new(ErrorCode::NotFound, "not that large")));
+        }
+        Ok(TestLog::inclusion(self, index, size))
     }
 }
 

@@ -15,7 +15,10 @@
 //! | `peers` | peers |
 //! | `chains` | chain_events, own_devices |
 //! | `pins` | pins |
+//! | `place` | meta: where the state lives |
+//! | `pending` | meta: a device on its way in |
 //! | `heads` | heads, split_views |
+//! | `heard` | heard_heads |
 //! | `prekeys` | prekeys, replays |
 //! | `outbox` | outbox, and the send counters of meta |
 //! | `inbox` | inbox, and the cursor of meta |
@@ -27,12 +30,15 @@
 mod asks;
 mod chains;
 mod heads;
+mod heard;
 mod identity;
 mod inbox;
 mod outbox;
 mod outputs;
 mod peers;
+mod pending;
 mod pins;
+mod place;
 mod prekeys;
 mod schema;
 mod sealed;
@@ -49,11 +55,13 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrati
 pub use asks::{Answer, Asked};
 pub use chains::{ChainEvent, SignedEvent};
 pub use heads::{HeldHead, SplitView};
+pub use heard::HeardHead;
 pub use identity::StoredPin;
 pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, SessionNote, Target};
 pub use outbox::{Counters, NewOutbox, OutboxRow, OutboxState};
 pub use outputs::Written;
 pub use peers::{Peer, Served};
+pub use pending::Pending;
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
 
@@ -97,6 +105,9 @@ pub enum VaultError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// It was made at another place.
+    #[error("state.db is a copy: it was made on another machine, or as another file")]
+    Copied,
     /// Another key than the one it was sealed under.
     #[error("the state key does not belong to this state.db")]
     WrongKey,
@@ -133,6 +144,24 @@ impl Vault {
     /// # Errors
     /// [`VaultError`].
     pub async fn open(home: &Home, key: StateKey, patience: Duration) -> Result<Self, VaultError> {
+        Self::open_at(home, key, patience, |tx, place| tx.check_place(place)).await
+    }
+
+    /// As [`Vault::open`], for a copy that its owner goes on with: it belongs here from now on.
+    /// The caller sets its counters beyond the original's ([`Tx::leap`]).
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub async fn adopt(home: &Home, key: StateKey, patience: Duration) -> Result<Self, VaultError> {
+        Self::open_at(home, key, patience, |tx, place| tx.set_place(place)).await
+    }
+
+    async fn open_at(
+        home: &Home,
+        key: StateKey,
+        patience: Duration,
+        placed: impl FnOnce(&mut Tx<'_>, &[u8; 32]) -> Result<(), VaultError>,
+    ) -> Result<Self, VaultError> {
         let lock = StateLock::of(home, patience);
         let held = lock.take().await?;
         let path = home.file("state.db");
@@ -142,6 +171,8 @@ impl Vault {
             Err(error) => return Err(error.into()),
         }
         let vault = Self::connect(&path.to_string_lossy(), key, Some(lock))?;
+        let place = home.place()?;
+        vault.transaction(|tx| placed(tx, &place))?;
         drop(held);
         Ok(vault)
     }

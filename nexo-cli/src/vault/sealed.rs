@@ -13,6 +13,7 @@
 //! when, nor does it stop the whole file from being put back to an older state (the relay's
 //! send counter shows that).
 
+use std::io::Read as _;
 use std::path::Path;
 
 use nexo_schema::bytes::{enc, from_hex, to_hex};
@@ -22,6 +23,9 @@ use super::VaultError;
 use crate::e2ee::{Purpose, nx_open, nx_seal};
 use crate::home::{HomeError, private, write_new_private};
 use crate::random;
+
+/// Longest key file that is read, bytes; a key has 65.
+const MAX_KEY_FILE: u64 = 1024;
 
 /// The key of the sealed columns (DEK). Wiped when dropped.
 pub struct StateKey(Zeroizing<[u8; 32]>);
@@ -47,9 +51,23 @@ impl StateKey {
     /// [`StateKeyError`].
     pub fn read(path: &Path) -> Result<Self, StateKeyError> {
         private(path)?;
-        let text = std::fs::read_to_string(path)
+        Self::from_open(path)
+    }
+
+    /// Reads the key from an open file descriptor, as service managers hand secrets over.
+    ///
+    /// # Errors
+    /// [`StateKeyError`].
+    pub fn from_descriptor(fd: u32) -> Result<Self, StateKeyError> {
+        // Opening the descriptor by name needs no unsafe code.
+        Self::from_open(Path::new(&format!("/dev/fd/{fd}")))
+    }
+
+    fn from_open(path: &Path) -> Result<Self, StateKeyError> {
+        let mut text = Zeroizing::new(String::new());
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text))
             .map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
-        let text = Zeroizing::new(text);
         let key = from_hex(text.trim_ascii_end());
         let key = key.map_err(|_| StateKeyError::Form(path.display().to_string()))?;
         Ok(Self(Zeroizing::new(key)))

@@ -1,0 +1,86 @@
+//! Copies of a home, and an identity that moves.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::harness::Server;
+use crate::harness::shell::{Person, run};
+use crate::harness::tamper::copy_data;
+
+/// A copy of a person's home, as its owner's new one would be.
+fn copied(person: &Person, to: &Path) {
+    copy_data(&person.home(), to);
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn h3_a_copied_home_is_refused_until_it_is_adopted() {
+    let server = Server::start();
+    let (alice, bob) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
+    alice.nexo(&["send", "bob", "one"]).sent();
+    let copy = alice.file("copy");
+    copied(&alice, &copy);
+    let there = |args: &[&str]| {
+        let home = ["--home", copy.to_str().unwrap()];
+        run(&mut alice.bare(&[&home[..], args].concat()), b"")
+    };
+    assert!(there(&["whoami"]).refused(90).contains("state adopt"));
+    there(&["send", "bob", "x"]).refused(90);
+    alice.nexo(&["send", "bob", "two"]).sent();
+    there(&["state", "adopt"]).ok();
+    there(&["send", "bob", "three"]).sent();
+    // The original's counter is behind by now: it is the old one.
+    alice.nexo(&["send", "bob", "x"]).refused(90);
+    assert_eq!(bob.received().texts(), ["one", "two", "three"]);
+}
+
+#[test]
+fn h4_a_home_that_was_put_back_is_refused_by_the_relay() {
+    let server = Server::start();
+    let (alice, bob) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
+    alice.nexo(&["send", "bob", "one"]).sent();
+    let old = std::fs::read(alice.home().join("state.db")).unwrap();
+    alice.nexo(&["send", "bob", "two"]).sent();
+    // Into the very file, as a restored volume has it.
+    for journal in ["state.db-wal", "state.db-shm"] {
+        let _ = std::fs::remove_file(alice.home().join(journal));
+    }
+    std::fs::write(alice.home().join("state.db"), old).unwrap();
+    alice.nexo(&["send", "bob", "x"]).refused(90);
+    alice.nexo(&["state", "adopt"]).ok();
+    alice.nexo(&["send", "bob", "three"]).sent();
+    assert_eq!(bob.received().texts(), ["one", "two", "three"]);
+}
+
+#[test]
+fn an_identity_moves_without_its_past() {
+    let server = Server::start();
+    let (alice, bob) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
+    let known = bob.nexo(&["fingerprint"]).line().to_owned();
+    alice.nexo(&["pin", "bob", &known]).ok();
+    alice.nexo(&["send", "bob", "one"]).sent();
+    let file = alice.file("export");
+    let file = file.to_str().unwrap();
+    alice.nexo(&["state", "export", "--out", file]).ok();
+    alice.nexo(&["state", "export", "--out", file]).refused(73);
+    let home = alice.file("new");
+    let there = |args: &[&str]| {
+        run(&mut alice.bare(&[&["--home", home.to_str().unwrap()][..], args].concat()), b"")
+    };
+    there(&["state", "import", file]).ok();
+    there(&["state", "import", file]).refused(64);
+    assert_eq!(there(&["pin"]).line(), format!("bob {known}"));
+    assert_eq!(
+        there(&["whoami", "--json"]).object()["device_id"],
+        alice.nexo(&["whoami", "--json"]).object()["device_id"]
+    );
+    there(&["send", "bob", "from the new home"]).sent();
+    bob.nexo(&["send", "alice", "to the new home"]).sent();
+    let got = there(&["tail", "--json"]);
+    assert_eq!(got.texts(), ["to the new home"], "its prekeys are new");
+    assert_eq!(bob.received().texts(), ["one", "from the new home"]);
+    alice.nexo(&["send", "bob", "x"]).refused(90);
+    std::fs::write(alice.file("bad"), "nexo-state-1\n").unwrap();
+    let bad = alice.file("bad");
+    there(&["state", "import", bad.to_str().unwrap()]).refused(78);
+}
