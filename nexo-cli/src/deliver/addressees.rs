@@ -44,8 +44,9 @@ impl Addressees {
         let own = own_devices(trust, member, identity, refresh, now).await?;
         let itself = *handle == identity.handle;
         let expect = expect.or(itself.then_some(identity.account));
-        // The own account was asked for a moment ago.
-        let refresh = refresh && !itself;
+        // The own account was asked for a moment ago. What was verified of it before this device
+        // had published its first prekey is no use for notes to self.
+        let refresh = if itself { own.devices.is_empty() } else { refresh };
         let to = recipient_of(trust, member, handle, expect, refresh, now).await?;
         Ok(Self { to, own })
     }

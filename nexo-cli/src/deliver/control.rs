@@ -149,12 +149,14 @@ async fn ask(
     let conversation = wire::conversation_out(row.conversation);
     let heard = session.member.ask_again(conversation, &row.msg_id, &row.sender_device).await;
     if heard.as_ref().is_err_and(is_final) {
+        // There will be no packet. The sender is told all the same, to begin another session.
         vault.write(|tx| tx.drop_ask(row.sth_index).map(drop)).await?;
+    } else {
+        heard?;
+        // Counted before it is asked: a crash in between loses one time of three.
+        let next = Asked { times, at: Some(now), ..asked };
+        vault.write(|tx| tx.put_ask(row.sth_index, &next)).await?;
     }
-    heard?;
-    // Counted before it is asked: a crash in between loses one time of three.
-    let next = Asked { times, at: Some(now), ..asked };
-    vault.write(|tx| tx.put_ask(row.sth_index, &next)).await?;
     let control = Control::Retry { msg_id: row.msg_id.clone(), session: asked.session };
     send(session, handle, account, &control, now).await
 }

@@ -66,7 +66,7 @@ async fn take_one(
             if *current != asked {
                 return Ok(());
             }
-            let opened = reader.open(tx, *verified)?;
+            let opened = reader.open(tx, &verified)?;
             match opened.ask {
                 // This packet does not open either: ask at once, if another time is left.
                 Some(_) if next_ask(asked.times).is_none() => tx.drop_ask(row.sth_index).map(drop),

@@ -168,7 +168,7 @@ fn store(
         match taken {
             Taken::Nothing | Taken::Refused(_) => {}
             Taken::Row(row) => tx.put_inbox(&row)?,
-            Taken::Message(verified) => heard.extend(store_message(tx, reader, *verified)?),
+            Taken::Message(verified) => heard.extend(store_message(tx, reader, &verified)?),
             Taken::Deletion { author, msg_id, envelope } => {
                 tx.wipe_inbox(&Target { author, msg_id: &msg_id, envelope })?;
                 // What was sent from here is this account's alone to delete.
@@ -186,7 +186,7 @@ fn store(
 fn store_message(
     tx: &mut Tx<'_>,
     reader: Reader<'_>,
-    verified: Verified,
+    verified: &Verified,
 ) -> Result<Option<Heard>, VaultError> {
     // Twice in one page is twice too.
     if tx.has_received(&verified.row.sender_device, &verified.row.msg_id)? {

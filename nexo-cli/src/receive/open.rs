@@ -70,19 +70,19 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// [`VaultError`]; what the message itself is to blame for stands in its row.
-    pub(super) fn open(self, tx: &mut Tx<'_>, verified: Verified) -> Result<Outcome, VaultError> {
+    pub(super) fn open(self, tx: &mut Tx<'_>, verified: &Verified) -> Result<Outcome, VaultError> {
         let packet = match Packet::parse(&verified.packet) {
             Ok(packet) => packet,
             Err(error) => return Ok(refused(verified.row.clone(), &error.into())),
         };
         match packet {
             Packet::OneShot(packet) => {
-                let opened = self.one_shot(tx, &verified, &packet)?;
-                self.filled(tx, &verified, opened, None)
+                let opened = self.one_shot(tx, verified, &packet)?;
+                self.filled(tx, verified, opened, None)
             }
             Packet::Session(packet) => {
-                let opened = self.in_session(tx, &verified, &packet)?;
-                self.filled(tx, &verified, opened, Some(&packet))
+                let opened = self.in_session(tx, verified, &packet)?;
+                self.filled(tx, verified, opened, Some(&packet))
             }
         }
     }

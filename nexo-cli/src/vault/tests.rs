@@ -321,7 +321,7 @@ async fn what_was_received_and_sent_before_there_were_sessions_is_still_there_af
     }
     let rows = vault.read(|tx| tx.inbox(&Reading::default())).unwrap();
     assert_eq!(rows, [incoming(1, "m2", "in")]);
-    assert_eq!(vault.read(|tx| tx.outbox_rows(None)).unwrap()[0].control, false);
+    assert!(!vault.read(|tx| tx.outbox_rows(None)).unwrap()[0].control);
 }
 
 #[tokio::test]
