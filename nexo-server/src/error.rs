@@ -299,7 +299,8 @@ mod tests {
 
     #[get("/limited")]
     fn limited() -> ApiError {
-        RateLimited { retry_after: 7 }.into()
+        let policy = Policy { name: "writes", quota: 2, window: 1 };
+        RateLimited { policy, retry_after: 7 }.into()
     }
 
     #[get("/broken")]
