@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::plain::{answer, new_key, public, registration};
-use crate::harness::{Engine, Native, Plain, Reply, Server, Snapshot, both};
+use crate::harness::{Engine, Native, Plain, Reply, Server, Snapshot, both, text};
 
 /// `nexo-server invite`, beside the relay that is serving.
 fn invite(server: &Server, uses: u32) -> String {
@@ -109,6 +109,9 @@ async fn asking_to_log_in_is_limited_by_address(engine: Engine) {
     // A build server with sixty jobs behind one address gets in.
     assert!(answered >= 120, "{answered}");
     let problem = limited.problem(429, "rate_limited");
+    assert_eq!(limited.header("ratelimit-policy"), "\"log-ins\";q=120;w=60");
+    let told = format!("\"log-ins\";r=0;t={}", limited.header("retry-after"));
+    assert_eq!(limited.header("ratelimit"), told);
     let wait: u64 = limited.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait) && problem["retry_after"] == wait, "{limited:?}");
     for path in ["/auth/verify", "/auth/refresh"] {
@@ -147,4 +150,27 @@ async fn behind_a_proxy_the_limit_is_the_clients(engine: Engine) {
     flood(&server, &[("X-Nexo-Client", "2001:db8:1:2::1")]).await;
     from("2001:db8:1:2:ffff::9").await.problem(429, "rate_limited");
     from("2001:db8:1:3::1").await.ok();
+}
+
+both!(async an_account_opens_so_many_conversations_and_finds_them_afterwards);
+async fn an_account_opens_so_many_conversations_and_finds_them_afterwards(engine: Engine) {
+    let server = engine.setup().args("--max-conversations 2").start();
+    let names = ["alice", "bob", "carol", "dave"];
+    let mut people = Vec::new();
+    for name in names {
+        people.push(Plain::new(&server, name).await);
+    }
+    let with_bob = people[0].conversation("bob").await;
+    people[0].conversation("carol").await;
+    let open = |who: usize, peer: &str| {
+        let body = json!({"peer_handle": peer});
+        let wire = people[who].wire.clone();
+        async move { wire.post("/conversations", &body).await }
+    };
+    open(0, "dave").await.problem(403, "quota_exceeded");
+    open(0, "alice").await.problem(403, "quota_exceeded");
+    assert_eq!(open(0, "bob").await.ok()["conv_id"], with_bob, "it is there already");
+    // What others open with her is theirs to open.
+    open(3, "alice").await.ok();
+    assert_eq!(people[0].conversation("dave").await, text(&open(3, "alice").await.ok()["conv_id"]));
 }

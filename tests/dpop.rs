@@ -397,3 +397,39 @@ async fn behind_a_proxy_the_public_url_is_what_counts() {
         assert_eq!(reply.status, status, "{base}: {reply:?}");
     }
 }
+
+/// Replicas answer under one URL; a proof is good once among them, also when it comes to all of
+/// them at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_is_good_once_among_servers_on_one_database() {
+    const URL: &str = "http://relay.example.org";
+    let keys = tempfile::TempDir::new().unwrap();
+    let database = std::sync::Arc::new(crate::harness::postgres::database());
+    let setup = Setup::default().keys(&keys.path().join("keys")).database(database);
+    let setup = setup.args(&format!("--public-url {URL}"));
+    let (one, other) = (setup.clone().start(), setup.start());
+    let key = new_key();
+    let of = |method: &str, path: &str, token: Option<&str>| {
+        let url = format!("{URL}{path}");
+        Proof::of(&key, (method, &url), one.origin(), token).sign(&key)
+    };
+    let proof = of("POST", "/auth/verify", None);
+    let tokens = log_in(&one, "alice", &key, &[&proof]).await.ok();
+    log_in(&other, "alice", &key, &[&proof]).await.problem(401, "dpop_invalid");
+    let token = text(&tokens["access"]);
+    let show = |server: &Server, proof: String| {
+        let wire = server.wire().with_token(&token);
+        async move { wire.call("GET", KEY, &[("DPoP", &proof)], Vec::new()).await }
+    };
+    let proof = of("GET", KEY, Some(&token));
+    show(&one, proof.clone()).await.ok();
+    show(&other, proof.clone()).await.problem(401, "dpop_invalid");
+    show(&one, proof).await.problem(401, "dpop_invalid");
+    for _ in 0..10 {
+        let proof = of("GET", KEY, Some(&token));
+        let (here, there) = tokio::join!(show(&one, proof.clone()), show(&other, proof));
+        let mut answered = [here.status, there.status];
+        answered.sort_unstable();
+        assert_eq!(answered, [200, 401]);
+    }
+}

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `contract`, `contract_ws` | does a client written from the seed still work, route by route |
 //! | `socket_send` | is a message sent by `send` and told by `ack` as sure as a POST |
+//! | `socket_stream` | do messages come once, in order, proved, and again from where acks stopped |
+//! | `abuse` | who stalls, floods or sends garbage: do the others go on, is its cost bounded |
 //! | `holes/` | is each hole of the seed closed (design/e2ee.md 4.B and 4.F) |
 //! | `malformed/` | is every malformed request refused, and nothing stored |
 //! | `tokens`, `dpop` | which tokens are taken, and with which proofs |
@@ -21,6 +23,7 @@
 //! | `tlog` | does code that none of us wrote agree with the log |
 //! | `metrics` | is the operator told what the relay does, and nobody else |
 //! | `concurrent` | is it one line, however many stand in it |
+//! | `shutdown` | is everybody told of its end, and is what was taken kept |
 //! | `restart`, `crash` | what is kept over a restart and a power cut, and what is refused |
 //! | `sessions` | does nexo-cli keep its sessions, whatever is lost, killed or done at once |
 //! | `soak` | does an auditor ever find anything in an honest log under load |
@@ -45,6 +48,8 @@
 #[cfg(test)]
 mod harness;
 
+#[cfg(test)]
+mod abuse;
 #[cfg(test)]
 mod admission;
 #[cfg(test)]
@@ -106,9 +111,13 @@ mod restart;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod shutdown;
+#[cfg(test)]
 mod soak;
 #[cfg(test)]
 mod socket_send;
+#[cfg(test)]
+mod socket_stream;
 #[cfg(test)]
 mod stateless;
 #[cfg(test)]

@@ -287,7 +287,8 @@ fn refused(code: ErrorCode, status: u16) -> Exit {
         | ErrorCode::RefreshInvalid
         | ErrorCode::Forbidden
         | ErrorCode::ChainEnded
-        | ErrorCode::RegistrationClosed => Exit::NotAllowed,
+        | ErrorCode::RegistrationClosed
+        | ErrorCode::QuotaExceeded => Exit::NotAllowed,
         ErrorCode::HandleTaken | ErrorCode::DeviceTaken | ErrorCode::DeviceLimit => {
             Exit::CannotCreate
         }

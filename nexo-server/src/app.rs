@@ -19,7 +19,8 @@ use crate::error::ApiError;
 use crate::http::limits::Limits;
 use crate::http::metrics::Metrics;
 use crate::log::{Denied, Head, Log, SubmitError, Ticket};
-use crate::relay::Rooms;
+use crate::relay::{Cursors, Rooms};
+use crate::shutdown::Stopping;
 use crate::store::{Device, Item, Placed, Refusal, SqlLedger, Store, StoreError};
 use crate::store::{device_by_id, is_participant, newest_head};
 
@@ -50,6 +51,8 @@ pub struct Parts {
     pub log: Log<SqlLedger>,
     /// The bell.
     pub rooms: Rooms,
+    /// What sockets acknowledged, on its way to the database.
+    pub cursors: Cursors,
     /// Devices lately looked up.
     pub devices: Devices,
     /// Access tokens.
@@ -62,6 +65,8 @@ pub struct Parts {
     pub dpop: DpopChecker,
     /// Rates.
     pub limits: Limits,
+    /// Whether the relay is about to end.
+    pub stopping: Stopping,
     /// Counts for the operator.
     pub metrics: Metrics,
 }

@@ -17,7 +17,8 @@ use std::io::Cursor;
 use crate::auth::chain::Violation;
 use crate::auth::dpop::{Binding, DpopError};
 use crate::auth::token::{MintError, TokenError};
-use crate::http::limits::RateLimited;
+use crate::http::limits::{Policy, RateLimited};
+use crate::http::request_id::request_id;
 
 /// Seconds after which a client may try again when we are busy.
 const BUSY: u64 = 5;
@@ -26,14 +27,16 @@ const BUSY: u64 = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     problem: Problem,
-    allow: Option<String>,
+    // Boxed: refusals travel through every result.
+    allow: Option<Box<str>>,
+    limited: Option<Box<RateLimited>>,
 }
 
 impl ApiError {
     /// A refusal with this code; `detail` is for the client's people and says what to change.
     #[must_use]
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { problem: Problem::new(code, detail), allow: None }
+        Self { problem: Problem::new(code, detail), allow: None, limited: None }
     }
 
     /// A failure of ours. Logs the cause, which the client does not see.
@@ -86,8 +89,13 @@ impl ApiError {
 }
 
 impl<'r> Responder<'r, 'static> for ApiError {
-    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
         let Problem { status, code, retry_after, .. } = self.problem;
+        if code == ErrorCode::Internal {
+            // The cause is in the log already, under the id that the words name.
+            let (id, detail) = (request_id(request), &self.problem.detail);
+            tracing::error!(request_id = id, "answered {status}: {detail}");
+        }
         let body = serde_json::to_vec(&self.problem).map_err(|_| Status::InternalServerError)?;
         let mut response = Response::build();
         response
@@ -97,8 +105,14 @@ impl<'r> Responder<'r, 'static> for ApiError {
         if let Some(seconds) = retry_after {
             response.raw_header("Retry-After", seconds.to_string());
         }
+        if let Some(limited) = self.limited {
+            let RateLimited { policy, retry_after } = *limited;
+            let Policy { name, quota, window } = policy;
+            response.raw_header("RateLimit-Policy", format!("\"{name}\";q={quota};w={window}"));
+            response.raw_header("RateLimit", format!("\"{name}\";r=0;t={retry_after}"));
+        }
         if let Some(allow) = self.allow {
-            response.raw_header("Allow", allow);
+            response.raw_header("Allow", allow.into_string());
         }
         if status == 401 {
             for challenge in challenges(code) {
@@ -168,7 +182,8 @@ impl From<Binding> for ApiError {
 impl From<RateLimited> for ApiError {
     fn from(error: RateLimited) -> Self {
         let seconds = error.retry_after;
-        Self::new(ErrorCode::RateLimited, error.to_string()).retry_after(seconds)
+        let refusal = Self::new(ErrorCode::RateLimited, error.to_string()).retry_after(seconds);
+        Self { limited: Some(Box::new(error)), ..refusal }
     }
 }
 
@@ -209,7 +224,7 @@ fn refused(status: Status, request: &Request<'_>) -> ApiError {
         let allow = allowed(request);
         if !allow.is_empty() {
             let error = ApiError::of_status(Status::MethodNotAllowed);
-            return ApiError { allow: Some(allow), ..error };
+            return ApiError { allow: Some(allow.into()), ..error };
         }
     }
     ApiError::of_status(status)
@@ -284,7 +299,8 @@ mod tests {
 
     #[get("/limited")]
     fn limited() -> ApiError {
-        RateLimited { retry_after: 7 }.into()
+        let policy = Policy { name: "writes", quota: 2, window: 1 };
+        RateLimited { policy, retry_after: 7 }.into()
     }
 
     #[get("/broken")]

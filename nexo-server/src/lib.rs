@@ -23,6 +23,7 @@ mod private_file;
 pub mod program;
 pub mod relay;
 pub mod serve;
+pub mod shutdown;
 pub mod store;
 mod telemetry;
 pub mod tools;

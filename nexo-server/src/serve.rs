@@ -1,7 +1,9 @@
 //! Building the relay from its configuration, and running it to the end.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use rocket::fairing::AdHoc;
 use rocket::{Build, Rocket};
@@ -17,8 +19,10 @@ use crate::devices::Devices;
 use crate::http::headers::{Cors, SecurityHeaders};
 use crate::http::limits::Limits;
 use crate::http::metrics::{Listener, Metrics};
+use crate::http::request_id::RequestIds;
 use crate::log::{Log, LogKeys, Options, StartError, Writer};
-use crate::relay::Rooms;
+use crate::relay::{Cursors, Rooms};
+use crate::shutdown::{Signals, Stopping};
 use crate::store::{Audience, Fresh, Present, SqlLedger, Store, StoreError};
 
 /// Why the relay did not start, or did not end well.
@@ -39,6 +43,9 @@ pub enum ServeError {
     /// The web server.
     #[error("the web server: {0}")]
     Rocket(String),
+    /// The signals that end it.
+    #[error("signals: {0}")]
+    Signals(#[source] std::io::Error),
     /// The log's writer gave up.
     #[error("{0}")]
     Halted(#[from] crate::log::Halt),
@@ -93,11 +100,13 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
         dpop: DpopChecker::new(&config, &origin, clock.seconds()),
         limits: Limits::new(config.rate_limit),
         metrics: Metrics::default(),
+        stopping: Stopping::default(),
         origin,
         clock,
         store,
         log,
         rooms,
+        cursors: Cursors::default(),
         devices,
         seen: SeenTokens::default(),
         secret,
@@ -127,6 +136,9 @@ fn mount(app: &App) -> Rocket<Build> {
         log_level: rocket::log::LogLevel::Off,
         cli_colors: false,
         shutdown: rocket::config::Shutdown {
+            // The signals are ours: see `shutdown`.
+            ctrlc: false,
+            signals: HashSet::new(),
             grace: app.config.grace,
             mercy: 5,
             ..rocket::config::Shutdown::default()
@@ -144,6 +156,7 @@ fn mount(app: &App) -> Rocket<Build> {
         // Without Rocket's own: they would go on the 101 as well, where proxies choke on them.
         .attach(rocket::shield::Shield::new())
         .attach(SecurityHeaders)
+        .attach(RequestIds)
         .attach(Cors::new(&app.config.cors_origins))
 }
 
@@ -160,10 +173,15 @@ impl Relay {
         };
         let metrics_at = metrics.as_ref().map(|metrics| metrics.address);
         let announced = app.clone();
+        // Before anybody is told that the relay is there to be ended.
+        let signals = Signals::take().map_err(ServeError::Signals)?;
         let rocket = rocket.attach(AdHoc::on_liftoff("announce", move |rocket| {
             Box::pin(async move {
                 let address = SocketAddr::new(rocket.config().address, rocket.config().port);
                 announce(&announced, address, metrics_at);
+                let drain = Duration::from_secs(announced.config.drain.into());
+                tokio::spawn(signals.end(announced.stopping.clone(), drain, rocket.shutdown()));
+                tokio::spawn(announced.cursors.clone().keep(announced.store.clone()));
                 tokio::spawn(stop_with_log(announced, rocket.shutdown()));
             })
         }));
@@ -171,6 +189,8 @@ impl Relay {
         if let Some(metrics) = metrics {
             metrics.close().await;
         }
+        // What is not stored is sent again; the store has told why.
+        let _ = app.cursors.flush(&app.store).await;
         drop(app);
         writer.shutdown()?;
         launched.map(drop).map_err(|e| ServeError::Rocket(e.pretty_print().to_string()))

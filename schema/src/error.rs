@@ -57,6 +57,8 @@ codes! {
     Forbidden = "forbidden", 403, "Not allowed";
     /// This relay does not take registrations, or wants an invite.
     RegistrationClosed = "registration_closed", 403, "Registration is closed";
+    /// The account has as much of something as this relay keeps for one.
+    QuotaExceeded = "quota_exceeded", 403, "The account's quota is used up";
     /// No such thing, or none the asker may know of.
     NotFound = "not_found", 404, "Not found";
     /// The path exists, the method does not.

@@ -272,6 +272,13 @@ pub struct DeleteResponse {
     pub receipt: Option<Receipt>,
 }
 
+/// Answer of `GET /livez` and `GET /readyz`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Probe {
+    /// `live` or `ready`.
+    pub status: String,
+}
+
 /// Answer of `GET /devices/x25519_pub`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MyX25519 {

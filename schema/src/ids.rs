@@ -24,6 +24,9 @@ pub enum IdError {
     /// Not a message id.
     #[error("a msg_id is 1 to 64 printable ASCII characters")]
     Message,
+    /// Not the name of a cursor.
+    #[error("a cursor's name is 1 to 32 characters of a-z 0-9 . _ -")]
+    Cursor,
     /// Not an origin.
     #[error("an origin is 1 to 250 printable ASCII characters without a space or +")]
     Origin,
@@ -138,6 +141,15 @@ text_id! {
     /// A message id, unique per sending device. Native ones are 32 hex digits.
     MsgId, IdError::Message,
     |t| (1..=64).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
+text_id! {
+    /// What a device calls one of its places in the stream of messages.
+    CursorName, IdError::Cursor,
+    |t| {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        (1..=32).contains(&t.len()) && t.bytes().all(fits)
+    }
 }
 
 text_id! {
@@ -263,6 +275,16 @@ mod tests {
             random[bit / 8] = 0x80 >> (bit % 8);
             let fixed = bit < 4 || bit == 16 || bit == 17;
             assert_eq!(MsgId::timed(1, random) == MsgId::timed(1, [0; 10]), fixed, "{bit}");
+        }
+    }
+
+    #[test]
+    fn cursor_names() {
+        for good in ["tail", "a", "w-1.b_2", &"x".repeat(32)] {
+            assert!(CursorName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Tail", "a b", "\u{e9}", "a/b", &"x".repeat(33)] {
+            assert_eq!(CursorName::parse(bad), Err(IdError::Cursor), "{bad:?}");
         }
     }
 

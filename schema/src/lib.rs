@@ -19,4 +19,5 @@ pub mod ids;
 pub mod limits;
 pub mod link;
 pub mod sigchain;
+pub mod stream;
 pub mod ws;

@@ -25,6 +25,16 @@ pub const DEFAULT_PAGE: u32 = 200;
 /// Most items in one page.
 pub const MAX_PAGE: u32 = 1000;
 
+/// Messages a socket is sent and has not acknowledged, when it does not say, and at most: what
+/// is sent again when it comes back.
+pub const DEFAULT_WINDOW: u16 = 256;
+/// Most messages a socket is sent without an acknowledgement.
+pub const MAX_WINDOW: u16 = 1024;
+/// Names of cursors one device may have.
+pub const MAX_CURSORS: usize = 8;
+/// Conversations one socket may ask for by name.
+pub const MAX_SUBSCRIPTIONS: usize = 64;
+
 /// Seconds a login challenge lives.
 pub const CHALLENGE_TTL: u64 = 300;
 /// Live challenges one device may have; more replace the oldest. So many that a device may

@@ -4,7 +4,8 @@
 //! `sender_device`, `ts` and `sth_index`, and the sender's own envelope coming back is the
 //! acknowledgement. On `/ws` without `conv_id` the relay rings: a [`Notice::Head`] says that
 //! something this device may read is in the log; the messages are read over REST. On either, an
-//! envelope with `"type":"send"` is answered with a [`Notice::Ack`].
+//! envelope with `"type":"send"` is answered with a [`Notice::Ack`]. A socket without `conv_id`
+//! that says hello is sent the messages themselves: [`stream`](crate::stream).
 //! [`Notice`] frames carry `type`, envelopes from the relay never do.
 
 use std::collections::BTreeMap;
@@ -114,9 +115,36 @@ pub struct Envelope {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Notice {
-    /// Something this device may read was committed; the log has at least `size` entries.
+    /// Something this device may read was committed; the log has at least `size` entries. After
+    /// a hello it goes before the messages whose paths lead to it, with the checkpoint.
     Head {
         /// Tree size.
+        size: u64,
+        /// The signed checkpoint.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        head: Option<String>,
+        /// The consistency proof from the checkpoint told before on this socket, or the one that
+        /// the client's hello named; base64.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        consistency: Option<Vec<String>>,
+    },
+    /// The answer to a client's hello.
+    Hello {
+        /// 1.
+        ver: u32,
+        /// The device the socket belongs to.
+        device_id: DeviceId,
+        /// Everything that the socket is for behind this position will be sent.
+        after: u64,
+        /// Messages sent before the relay waits for an acknowledgement.
+        window: u16,
+        /// Seconds between the relay's pings; two unanswered ones end the socket.
+        ping_every: u32,
+        /// Largest frame, bytes.
+        max_frame: usize,
+        /// Envelopes of the client that may wait for their commit; then it is not read.
+        max_in_flight: usize,
+        /// Entries in the log.
         size: u64,
     },
     /// An envelope with `"type":"send"` is in the log, durably and under a signed head.
@@ -130,9 +158,27 @@ pub enum Notice {
         /// The device had sent the same before: this is its first place.
         #[serde(skip_serializing_if = "is_false", default)]
         duplicate: bool,
+        /// It is the deletion of `msg_id` that is in the log.
+        #[serde(skip_serializing_if = "is_false", default)]
+        deleted: bool,
         /// As over REST.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         receipt: Option<Receipt>,
+    },
+    /// The device was revoked; a bye and the close follow.
+    DeviceRevoked {
+        /// Which.
+        device_id: DeviceId,
+    },
+    /// The relay ends the socket after this frame, after a hello.
+    Bye {
+        /// Why.
+        reason: Farewell,
+        /// Seconds after which it is worth coming back; absent if it is not, as it is.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        retry_after: Option<u64>,
+        /// The position up to which the client has acknowledged: a hello goes on from there.
+        cursor: u64,
     },
     /// Few of the device's one-time prekeys are left; on sockets without a conversation.
     PrekeysLow {
@@ -147,6 +193,24 @@ pub enum Notice {
         /// Why.
         problem: Problem,
     },
+}
+
+/// Why the relay ends a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Farewell {
+    /// The relay shuts down.
+    Shutdown,
+    /// It is busy, or its database is away.
+    Busy,
+    /// The device is revoked or expired.
+    Unauthorized,
+    /// The device may not read, or not this.
+    Forbidden,
+    /// The client sent what is no frame, or not one of these.
+    Malformed,
+    /// A bug on the relay.
+    Internal,
 }
 
 fn one() -> u32 {
@@ -190,13 +254,15 @@ mod tests {
 
     #[test]
     fn notices_are_told_apart_by_type() {
-        let json = serde_json::to_string(&Notice::Head { size: 7 }).unwrap();
+        let json = serde_json::to_string(&Notice::Head { size: 7, head: None, consistency: None })
+            .unwrap();
         assert_eq!(json, r#"{"type":"head","size":7}"#);
         let ack = |duplicate| Notice::Ack {
             msg_id: MsgId::parse("m").unwrap(),
             sth_index: 2,
             ts: 3,
             duplicate,
+            deleted: false,
             receipt: None,
         };
         let json = serde_json::to_string(&ack(false)).unwrap();

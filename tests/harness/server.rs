@@ -17,7 +17,7 @@ use super::postgres::Database;
 use super::{DEADLINE, Wire, server_binary};
 
 /// Variables of the environment that would change what the server does.
-const CLEARED: [&str; 19] = [
+const CLEARED: [&str; 22] = [
     "ACCESS_TTL_MIN",
     "DB_URL",
     "JWT_ISSUER",
@@ -25,11 +25,14 @@ const CLEARED: [&str; 19] = [
     "JWT_SECRET_FILE",
     "NEXO_CLIENT_IP_HEADER",
     "NEXO_CORS_ORIGIN",
+    "NEXO_DRAIN",
     "NEXO_GRACE",
     "NEXO_KEYS",
     "NEXO_LOG",
+    "NEXO_MAX_CONVERSATIONS",
     "NEXO_METRICS",
     "NEXO_ORIGIN",
+    "NEXO_PING_EVERY",
     "NEXO_PUBLIC_DIRECTORY",
     "NEXO_PUBLIC_URL",
     "NEXO_RATE_LIMIT",
@@ -317,7 +320,10 @@ impl Process {
         let mut command = program(setup);
         let stderr = File::options().create(true).append(true).open(log).unwrap();
         // Sockets of tests are dropped, not closed; nobody waits for them at shutdown.
-        command.args(["--listen", listen, "--grace", "1", "--data-dir"]).arg(data);
+        if !setup.args.iter().any(|arg| arg == "--grace") {
+            command.args(["--grace", "1"]);
+        }
+        command.args(["--listen", listen, "--data-dir"]).arg(data);
         if !setup.rate_limits {
             command.args(["--rate-limit", "off"]);
         }

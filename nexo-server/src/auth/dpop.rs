@@ -10,8 +10,9 @@
 //! URLs they have. Whether a token needs a proof, and by which key, is the table of `binding.rs`;
 //! whether the key is the device's is the guard's question.
 //!
-//! A proof is good once. What was seen is remembered in this process only, so a proof made in
-//! a second before the process started is refused too. What is left: a client whose clock is
+//! A proof is good once. What was seen is remembered in this process, and between servers on one
+//! PostgreSQL there; a proof made in a second before the process started is refused too. What is
+//! left, where the process is the only memory: a client whose clock is
 //! ahead by up to [`DPOP_SKEW`] makes proofs that a restart within that span forgets; whoever
 //! repeats one must have stolen it, with its token, inside TLS.
 
@@ -30,8 +31,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::provider;
 use super::public_url::PublicUrl;
-use super::replay::{ReplayCache, ReplayRefusal};
+use super::replay::{ReplayCache, ReplayRefusal, Shared, mark};
 use crate::config::Config;
+use crate::store::Store;
 
 pub use super::binding::{Binding, DpopPolicy};
 
@@ -142,6 +144,7 @@ pub struct DpopChecker {
     started: u64,
     validation: Validation,
     requests: ReplayCache,
+    shared: Shared,
     logins: ReplayCache,
 }
 
@@ -181,6 +184,7 @@ impl DpopChecker {
             started,
             validation,
             requests: ReplayCache::new(REQUESTS, KEEP),
+            shared: Shared::default(),
             logins: ReplayCache::new(LOGINS, KEEP),
         }
     }
@@ -210,6 +214,27 @@ impl DpopChecker {
         }
         let jkt = to_base64url(&Sha256::digest(thumbprint_input(&key_text)));
         Ok(Proven { jkt, key, jti: claims.jti })
+    }
+
+    /// Uses a verified proof up, here and between servers that share the database.
+    ///
+    /// # Errors
+    /// As [`DpopChecker::use_up`]; [`DpopError::Busy`] also if the database cannot be asked.
+    pub async fn use_up_everywhere(
+        &self,
+        store: &Store,
+        proven: &Proven,
+        with_token: bool,
+        now: u64,
+    ) -> Result<(), DpopError> {
+        self.use_up(proven, with_token, now)?;
+        let mark = mark(&proven.key, &proven.jti);
+        match self.shared.admit(store, mark, now, KEEP).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(DpopError::Replayed),
+            // The store has told the operator.
+            Err(_) => Err(DpopError::Busy),
+        }
     }
 
     /// Uses a verified proof up. `with_token` says that it came with an access token found

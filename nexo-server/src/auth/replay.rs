@@ -1,13 +1,19 @@
 //! Which DPoP proofs were seen: the memory that makes each good for one request.
 //!
 //! It lives in this process. So a proof made before the process started is refused elsewhere
-//! ([`super::dpop`]), and replicas that answer under one URL need one memory between them
-//! (design 11), which this is not.
+//! ([`super::dpop`]). Replicas that answer under one URL have a second one between them, in the
+//! database they share ([`Shared`]); this one comes first, and bounds what goes there.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
+
+use crate::store::{Store, StoreError, forget_proofs, use_proof};
+
+/// Proofs after which those that are void are dropped from the database.
+const SWEEP_EVERY: u32 = 1024;
 
 /// Why a proof is not let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +26,7 @@ pub enum ReplayRefusal {
 
 /// First half of SHA-256(key || id): 128 bits, and whoever finds a collision under a key of
 /// their own has only refused themselves.
-type Mark = [u8; 16];
+pub type Mark = [u8; 16];
 
 /// A bounded set of proofs, each kept for a fixed time.
 pub struct ReplayCache {
@@ -82,7 +88,41 @@ impl Seen {
     }
 }
 
-fn mark(key: &[u8; 32], id: &str) -> Mark {
+/// The memory that servers on one database have between them.
+#[derive(Default)]
+pub struct Shared(AtomicU32);
+
+impl Shared {
+    /// Lets a proof through that no other server has let through. Where no other can be, nothing
+    /// is asked.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not known.
+    pub async fn admit(
+        &self,
+        store: &Store,
+        mark: Mark,
+        now: u64,
+        keep: u64,
+    ) -> Result<bool, StoreError> {
+        if !store.is_shared() {
+            return Ok(true);
+        }
+        let sweep = self.0.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1;
+        store
+            .read(move |conn| {
+                if sweep {
+                    forget_proofs(conn, now)?;
+                }
+                use_proof(conn, &mark, now.saturating_add(keep))
+            })
+            .await
+    }
+}
+
+/// What is remembered of a proof.
+#[must_use]
+pub fn mark(key: &[u8; 32], id: &str) -> Mark {
     let hash: [u8; 32] = Sha256::new().chain_update(key).chain_update(id).finalize().into();
     let mut mark = [0; 16];
     mark.copy_from_slice(&hash[..16]);

@@ -252,6 +252,15 @@ struct ServeArgs {
     /// Header in which the reverse proxy in front names the client's address; only behind one
     #[arg(long, value_name = "NAME", env = "NEXO_CLIENT_IP_HEADER", value_parser = header_name)]
     client_ip_header: Option<String>,
+    /// Conversations an account may take part in and still open another
+    #[arg(long, value_name = "N", env = "NEXO_MAX_CONVERSATIONS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    max_conversations: u64,
+    /// Seconds between pings on a socket; one that leaves two unanswered is closed
+    #[arg(long, value_name = "SECONDS", env = "NEXO_PING_EVERY", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    ping_every: u32,
+    /// Seconds between the signal to end and the end of listening, in which /readyz says 503
+    #[arg(long, value_name = "SECONDS", env = "NEXO_DRAIN", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    drain: u32,
     /// Seconds open requests and sockets get at shutdown
     #[arg(long, value_name = "SECONDS", env = "NEXO_GRACE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=3600))]
     grace: u32,
@@ -375,6 +384,9 @@ fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
         cors_origins: CorsPolicy { any: !any.is_empty(), origins },
         rate_limit: args.rate_limit == Switch::On,
         client_ip_header: args.client_ip_header,
+        max_conversations: args.max_conversations,
+        ping_every: args.ping_every,
+        drain: args.drain,
         grace: args.grace,
         jwt_issuer: super::jwt_issuer(env)?,
         jwt_secret: super::jwt_secret(&keys_dir, env)?,

@@ -91,6 +91,12 @@ pub struct Config {
     /// The header in which a trusted proxy names the client's address. Without one, what such
     /// headers say is not believed.
     pub client_ip_header: Option<String>,
+    /// Conversations an account may open.
+    pub max_conversations: u64,
+    /// Seconds between pings on a silent socket.
+    pub ping_every: u32,
+    /// Seconds between the signal to end and the end of listening.
+    pub drain: u32,
     /// Seconds that open requests and sockets get at shutdown.
     pub grace: u32,
     /// The tokens' `iss`.

@@ -13,7 +13,10 @@ use super::body::Body;
 use super::guard::Caller;
 use crate::App;
 use crate::error::ApiError;
-use crate::store::{Conn, Device, StoreError, active_devices, find_account, open_conversation};
+use crate::store::{
+    Conn, Device, StoreError, active_devices, count_conversations, find_account, is_participant,
+    open_conversation,
+};
 
 #[get("/devices/x25519_pub")]
 #[expect(clippy::needless_pass_by_value, reason = "guards come by value")]
@@ -32,8 +35,9 @@ pub(super) async fn open(
     let peer = Handle::parse_lenient(&body.value.peer_handle)
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("peer_handle: {e}")))?;
     let now = app.clock.seconds();
-    let origin = app.origin.clone();
-    let opened = app.store.write(move |conn| open_with(conn, &origin, &me, &peer, now)).await?;
+    let (origin, most) = (app.origin.clone(), app.config.max_conversations);
+    let opened =
+        app.store.write(move |conn| open_with(conn, &origin, &me, &peer, (now, most))).await?;
     let opened = opened.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "peer not found"))?;
     Ok(Json(opened))
 }
@@ -44,10 +48,17 @@ fn open_with(
     origin: &Origin,
     me: &Device,
     peer: &Handle,
-    now: u64,
-) -> Result<Option<Conversation>, StoreError> {
+    (now, most): (u64, u64),
+) -> Result<Option<Conversation>, ApiError> {
     let Some(peer) = find_account(conn, peer)? else { return Ok(None) };
     let conv_id = conversation_id(origin, &me.account, &peer.id);
+    // Of who opens it: nobody else's allowance can be used up by others.
+    if !is_participant(conn, &conv_id, &me.account)?
+        && count_conversations(conn, &me.account)? >= most
+    {
+        let detail = format!("an account takes part in at most {most} conversations here");
+        return Err(ApiError::new(ErrorCode::QuotaExceeded, detail));
+    }
     open_conversation(conn, &conv_id, &me.account, &peer.id, now)?;
     Ok(Some(Conversation {
         conv_id,

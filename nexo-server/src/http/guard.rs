@@ -57,9 +57,26 @@ impl<'r> FromRequest<'r> for Caller {
         };
         match authenticate(app, request).await {
             Ok(device) => Outcome::Success(Self(device)),
-            Err(error) => refuse(request, error),
+            Err(error) => refuse(request, doubted(app, request, error)),
         }
     }
+}
+
+/// A refused token counts against its sender's address, and is not judged any more once that
+/// sends too many.
+pub fn doubted(app: &App, request: &Request<'_>, error: ApiError) -> ApiError {
+    if error.problem().code != ErrorCode::Unauthorized {
+        return error;
+    }
+    match app.limits.stranger(address(request)) {
+        Ok(()) => error,
+        Err(limited) => limited.into(),
+    }
+}
+
+/// The client's address; absent only for requests that did not come over a socket.
+fn address(request: &Request<'_>) -> IpAddr {
+    request.client_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 #[rocket::async_trait]
@@ -70,9 +87,7 @@ impl<'r> FromRequest<'r> for Stranger {
         let Some(app) = request.rocket().state::<App>() else {
             return refuse(request, ApiError::internal("the app is not attached"));
         };
-        // Absent only for requests that did not come over a socket.
-        let address = request.client_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        match app.limits.auth(address) {
+        match app.limits.auth(address(request)) {
             Ok(()) => Outcome::Success(Self),
             Err(error) => refuse(request, error.into()),
         }
@@ -87,7 +102,7 @@ impl<'r> FromRequest<'r> for Proof {
         let Some(app) = request.rocket().state::<App>() else {
             return refuse(request, ApiError::internal("the app is not attached"));
         };
-        match proof_of_login(app, request) {
+        match proof_of_login(app, request).await {
             Ok(None) if app.config.require_dpop => {
                 let detail = "this relay binds tokens to keys; send a DPoP proof";
                 refuse(request, ApiError::new(ErrorCode::DpopInvalid, detail))
@@ -109,7 +124,7 @@ async fn authenticate(app: &App, request: &Request<'_>) -> Result<Device, ApiErr
         ApiError::new(ErrorCode::Unauthorized, "send an access token in Authorization")
     })?;
     let device = device_of(app, token).await?;
-    check_binding(app, request, token, &device)?;
+    check_binding(app, request, token, &device).await?;
     Ok(device.0)
 }
 
@@ -137,7 +152,7 @@ pub async fn device_of(app: &App, token: &str) -> Result<Authenticated, ApiError
 ///
 /// # Errors
 /// [`ErrorCode::DpopInvalid`].
-pub fn check_binding(
+pub async fn check_binding(
     app: &App,
     request: &Request<'_>,
     token: &str,
@@ -151,7 +166,8 @@ pub fn check_binding(
             if proven.key != device.key {
                 return Err(Binding::OtherKey.into());
             }
-            Ok(app.dpop.use_up(&proven, true, app.clock.seconds())?)
+            let now = app.clock.seconds();
+            Ok(app.dpop.use_up_everywhere(&app.store, &proven, true, now).await?)
         }
         _ => Ok(()),
     }
@@ -165,10 +181,11 @@ pub fn bearer<'r>(request: &'r Request<'_>) -> Option<&'r str> {
     known.then_some(token.trim())
 }
 
-fn proof_of_login(app: &App, request: &Request<'_>) -> Result<Option<Proven>, ApiError> {
+async fn proof_of_login(app: &App, request: &Request<'_>) -> Result<Option<Proven>, ApiError> {
     let proven = proof(app, request, None)?;
     if let Some(proven) = &proven {
-        app.dpop.use_up(proven, false, app.clock.seconds())?;
+        let now = app.clock.seconds();
+        app.dpop.use_up_everywhere(&app.store, proven, false, now).await?;
     }
     Ok(proven)
 }

@@ -16,7 +16,8 @@ const ALLOW_ORIGIN: &str = "Access-Control-Allow-Origin";
 /// The headers our clients send.
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, DPoP, Idempotency-Key";
 /// The headers a page may read beyond the few that are always readable.
-const RESPONSE_HEADERS: &str = "Retry-After, WWW-Authenticate";
+const RESPONSE_HEADERS: &str =
+    "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id";
 /// Those of the log, where there is nothing to authenticate for.
 const PUBLIC_RESPONSE_HEADERS: &str = "ETag, Retry-After";
 /// The one header that a reader of the log sends and that a page must ask for.
@@ -48,7 +49,7 @@ impl Fairing for SecurityHeaders {
 }
 
 /// Whether the answer becomes a socket: Rocket sets the status itself, after the fairings.
-fn is_upgrade(response: &Response<'_>) -> bool {
+pub(super) fn is_upgrade(response: &Response<'_>) -> bool {
     response.status() == Status::SwitchingProtocols
         || response.headers().contains("Sec-WebSocket-Accept")
 }

@@ -8,7 +8,13 @@
 //! |----------|---------------------------------|--------------|-------|
 //! | log-ins  | address (IPv6: its /64 network) | 120 / minute | 120   |
 //! | look-ups | device                          | 120 / minute | 60    |
+//! | strangers | address, as log-ins            | 120 / minute | 120   |
 //! | writes   | device                          | 600 / second | 2,000 |
+//! | account  | account, over all its devices   | 2,400 / second | 8,000 |
+//! | bytes    | account, KiB written            | 16 MiB / second | 128 MiB |
+//!
+//! Strangers are requests whose token is refused: whoever guesses tokens is slowed down, and
+//! whoever has a good one behind the same address is not.
 //!
 //! A log-in is two requests, and a build server may send sixty jobs through one address at
 //! once; hence the burst.
@@ -17,23 +23,48 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use nexo_schema::ids::DeviceId;
+use nexo_schema::ids::{AccountId, DeviceId};
+
+use crate::store::Device;
 
 /// Checks of one limiter after which those who have not asked for a while are forgotten:
 /// without it the maps would grow for ever.
 const SWEEP_EVERY: u32 = 4096;
 
+/// KiB of a write that costs as much as any.
+const KIB: usize = 1024;
+
 /// The client asked too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests; try again in {retry_after} s")]
 pub struct RateLimited {
+    /// Which allowance is used up.
+    pub policy: Policy,
     /// Seconds after which one more request is let through; at least 1.
     pub retry_after: u64,
+}
+
+/// An allowance, as a client is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What it is for.
+    pub name: &'static str,
+    /// What may be used at once.
+    pub quota: u32,
+    /// Seconds after which all of it is there again.
+    pub window: u32,
+}
+
+impl Policy {
+    const fn new(name: &'static str, quota: u32, per_second: u32) -> Self {
+        Self { name, quota, window: quota.div_ceil(per_second) }
+    }
 }
 
 /// The limiters of a server.
@@ -42,6 +73,9 @@ pub struct Limits<C: Clock = DefaultClock> {
     auth: Keyed<IpAddr, C>,
     lookups: Keyed<DeviceId, C>,
     writes: Keyed<DeviceId, C>,
+    strangers: Keyed<IpAddr, C>,
+    account: Keyed<AccountId, C>,
+    bytes: Keyed<AccountId, C>,
 }
 
 impl Limits {
@@ -54,12 +88,14 @@ impl Limits {
 
 impl<C: Clock + Clone> Limits<C> {
     fn with_clock(on: bool, clock: &C) -> Self {
-        let per_minute = |n| Quota::per_minute(nonzero(n));
         Self {
             on,
-            auth: Keyed::new(per_minute(120).allow_burst(nonzero(120)), clock),
-            lookups: Keyed::new(per_minute(120).allow_burst(nonzero(60)), clock),
-            writes: Keyed::new(Quota::per_second(nonzero(600)).allow_burst(nonzero(2000)), clock),
+            auth: Keyed::new(Policy::new("log-ins", 120, 2), 2, clock),
+            lookups: Keyed::new(Policy::new("look-ups", 60, 2), 2, clock),
+            writes: Keyed::new(Policy::new("writes", 2000, 600), 600, clock),
+            strangers: Keyed::new(Policy::new("strangers", 120, 2), 2, clock),
+            account: Keyed::new(Policy::new("account", 8000, 2400), 2400, clock),
+            bytes: Keyed::new(Policy::new("kib", 131_072, 16_384), 16_384, clock),
         }
     }
 
@@ -79,12 +115,25 @@ impl<C: Clock + Clone> Limits<C> {
         self.check(&self.lookups, device)
     }
 
-    /// Counts a write: a message or a deletion, over REST or a socket.
+    /// Counts a write: a message or a deletion, over REST or a socket, of so many bytes.
+    ///
+    /// # Errors
+    /// [`RateLimited`]; what an earlier allowance of the three gave is used all the same.
+    pub fn write(&self, device: &Device, bytes: usize) -> Result<(), RateLimited> {
+        self.check(&self.writes, &device.id)?;
+        self.check(&self.account, &device.account)?;
+        if !self.on {
+            return Ok(());
+        }
+        self.bytes.check_many(&device.account, bytes.div_ceil(KIB))
+    }
+
+    /// Counts a request whose token was refused.
     ///
     /// # Errors
     /// [`RateLimited`].
-    pub fn write(&self, device: &DeviceId) -> Result<(), RateLimited> {
-        self.check(&self.writes, device)
+    pub fn stranger(&self, address: IpAddr) -> Result<(), RateLimited> {
+        self.check(&self.strangers, &network(address))
     }
 
     /// Forgets those whose allowance is whole again. Happens by itself every so many checks; a
@@ -93,6 +142,9 @@ impl<C: Clock + Clone> Limits<C> {
         self.auth.sweep();
         self.lookups.sweep();
         self.writes.sweep();
+        self.strangers.sweep();
+        self.account.sweep();
+        self.bytes.sweep();
     }
 
     fn check<K: Hash + Eq + Clone>(
@@ -108,27 +160,48 @@ type Governor<K, C> =
     RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 struct Keyed<K: Hash + Eq + Clone, C: Clock> {
+    policy: Policy,
     limiter: Governor<K, C>,
     clock: C,
     checks: AtomicU32,
 }
 
 impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
-    fn new(quota: Quota, clock: &C) -> Self {
+    fn new(policy: Policy, per_second: u32, clock: &C) -> Self {
+        let quota = Quota::per_second(nonzero(per_second)).allow_burst(nonzero(policy.quota));
         let limiter = RateLimiter::new(quota, DashMapStateStore::default(), clock.clone());
-        Self { limiter, clock: clock.clone(), checks: AtomicU32::new(0) }
+        Self { policy, limiter, clock: clock.clone(), checks: AtomicU32::new(0) }
     }
 
     fn check(&self, key: &K) -> Result<(), RateLimited> {
+        self.sweep_at_times();
+        self.limiter
+            .check_key(key)
+            .map_err(|not_until| self.refused(not_until.wait_time_from(self.clock.now())))
+    }
+
+    /// Uses up several at once, at least one.
+    fn check_many(&self, key: &K, count: usize) -> Result<(), RateLimited> {
+        self.sweep_at_times();
+        let count = nonzero(u32::try_from(count).unwrap_or(u32::MAX));
+        match self.limiter.check_key_n(key, count) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(self.refused(not_until.wait_time_from(self.clock.now()))),
+            // More than there ever is at once; no frame or body is that large.
+            Err(_) => Err(self.refused(Duration::from_secs(self.policy.window.into()))),
+        }
+    }
+
+    fn refused(&self, wait: Duration) -> RateLimited {
+        // Rounded up: coming back a moment early would be refused again.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        RateLimited { policy: self.policy, retry_after: seconds.max(1) }
+    }
+
+    fn sweep_at_times(&self) {
         if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             self.sweep();
         }
-        self.limiter.check_key(key).map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now());
-            // Rounded up: coming back a moment early would be refused again.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            RateLimited { retry_after: seconds.max(1) }
-        })
     }
 
     fn sweep(&self) {
@@ -160,15 +233,27 @@ const fn nonzero(n: u32) -> NonZeroU32 {
 mod tests {
     use super::*;
     use governor::clock::FakeRelativeClock;
-    use std::time::Duration;
+    use nexo_schema::ids::Handle;
 
     fn limits() -> (Limits<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         (Limits::with_clock(true, &clock), clock)
     }
 
-    fn device(name: &str) -> DeviceId {
-        DeviceId::parse(name).unwrap()
+    fn device(name: &str, account: u8) -> Device {
+        Device {
+            id: DeviceId::parse(name).unwrap(),
+            account: AccountId([account; 32]),
+            native: false,
+            handle: Handle::parse("al").unwrap(),
+            key: [0; 32],
+            x25519: [0; 32],
+            caps: 0,
+            not_after: 0,
+            revoked: false,
+            account_index: 1,
+            conversations: Vec::new(),
+        }
     }
 
     #[test]
@@ -178,7 +263,8 @@ mod tests {
         for _ in 0..120 {
             assert_eq!(limits.auth(alice), Ok(()));
         }
-        assert_eq!(limits.auth(alice), Err(RateLimited { retry_after: 1 }));
+        let policy = Policy { name: "log-ins", quota: 120, window: 60 };
+        assert_eq!(limits.auth(alice), Err(RateLimited { policy, retry_after: 1 }));
         assert_eq!(limits.auth(IpAddr::from([192, 0, 2, 2])), Ok(()));
         clock.advance(Duration::from_secs(1));
         assert_eq!(limits.auth(alice), Ok(()));
@@ -189,13 +275,49 @@ mod tests {
     #[test]
     fn devices_have_allowances_of_their_own() {
         let (limits, _clock) = limits();
-        let (one, two) = (device("one"), device("two"));
+        let (one, two) = (device("one", 1), device("two", 2));
         let passed =
             |go: &dyn Fn() -> Result<(), RateLimited>| (0..9000).filter(|_| go().is_ok()).count();
-        assert_eq!(passed(&|| limits.lookup(&one)), 60);
-        assert_eq!(passed(&|| limits.write(&one)), 2000);
-        assert_eq!(limits.lookup(&two), Ok(()));
-        assert_eq!(limits.write(&two), Ok(()));
+        assert_eq!(passed(&|| limits.lookup(&one.id)), 60);
+        assert_eq!(passed(&|| limits.write(&one, 1)), 2000);
+        assert_eq!(limits.lookup(&two.id), Ok(()));
+        assert_eq!(limits.write(&two, 1), Ok(()));
+    }
+
+    #[test]
+    fn an_account_has_one_allowance_however_many_devices_it_has() {
+        let (limits, _clock) = limits();
+        let devices = ["a", "b", "c", "d", "e", "f"].map(|name| device(name, 1));
+        let mut passed = 0;
+        for device in &devices {
+            passed += (0..2000).filter(|_| limits.write(device, 1).is_ok()).count();
+        }
+        assert_eq!(passed, 8000);
+        assert_eq!(limits.write(&device("g", 2), 1), Ok(()));
+    }
+
+    #[test]
+    fn bytes_are_counted_whoever_writes_them() {
+        let (limits, clock) = limits();
+        let (one, two) = (device("one", 1), device("two", 1));
+        let large = 256 * KIB;
+        let passed = (0..600).filter(|n| limits.write([&one, &two][n % 2], large).is_ok()).count();
+        assert_eq!(passed, 512, "128 MiB");
+        let refused = limits.write(&one, large).unwrap_err();
+        assert_eq!((refused.policy.name, refused.policy.window), ("kib", 8));
+        clock.advance(Duration::from_secs(1));
+        let passed = (0..600).filter(|_| limits.write(&one, large).is_ok()).count();
+        assert_eq!(passed, 64, "16 MiB a second");
+        // More than is ever there at once is refused, not a panic.
+        assert!(limits.write(&device("three", 3), usize::MAX).is_err());
+    }
+
+    #[test]
+    fn who_is_refused_often_is_slowed_down_alone() {
+        let (limits, _clock) = limits();
+        let [one, two] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
+        assert_eq!((0..200).filter(|_| limits.stranger(one).is_ok()).count(), 120);
+        assert_eq!((limits.stranger(two), limits.auth(one)), (Ok(()), Ok(())));
     }
 
     #[test]

@@ -16,14 +16,15 @@ use rocket::{FromForm, Request, State, get, post};
 
 use super::body::Body;
 use super::guard::Caller;
+use super::page::{page_of, prove};
 use super::present;
 use super::query::{number, wanted};
 use super::submission::{Draft, deletion};
 use crate::App;
 use crate::error::{ApiError, remember};
 use crate::store::{
-    Conn, Device, Feed, Item, NativeMessage, Rows, StoreError, StoredItem, StoredTiles, feed,
-    message_by_id, newest_head, page_after, page_since,
+    Conn, Device, Feed, Item, NativeMessage, Rows, StoreError, StoredItem, feed, message_by_id,
+    page_after, page_since,
 };
 
 /// `Idempotency-Key`: the `msg_id` of a client that has no place for one in its body. The
@@ -59,8 +60,10 @@ pub(super) async fn send(
     app: &State<App>,
 ) -> Result<Json<SendResponse>, ApiError> {
     let device = caller.0;
-    app.limits.write(&device.id)?;
     let request = body.value;
+    let packets = request.packets.iter().flatten().map(|(_, packet)| packet.len());
+    let bytes = request.cipher.len() + request.ad.get().len() + packets.sum::<usize>();
+    app.limits.write(&device, bytes)?;
     let msg_id = match request.msg_id.or(key.0) {
         Some(msg_id) => msg_id,
         None => app.new_msg_id()?,
@@ -129,7 +132,7 @@ pub(super) async fn delete(
     app: &State<App>,
 ) -> Result<Json<DeleteResponse>, ApiError> {
     let device = caller.0;
-    app.limits.write(&device.id)?;
+    app.limits.write(&device, 0)?;
     let item = deletion(&body.value, &app.origin, &device)?;
     let placed = app.submit(Item::Deletion(item)).await?;
     let receipt = present::receipt_for(app, &device, wanted(receipt), &placed).await?;
@@ -224,15 +227,13 @@ impl Wish {
     /// By `after`: messages and deletions. Otherwise, as the seed: messages, those behind
     /// `since`, the page ending on a whole second where one fits.
     fn page(&self, conn: &mut Conn, of: &Feed, device: &Device) -> Result<Page, ApiError> {
-        let Rows { items: rows, more } = match (of, self.after) {
+        let rows = match (of, self.after) {
             (Feed::Conversation(conv), None) => self.seed_rows(conn, conv, &device.id)?,
             _ => feed(conn, of, &device.id, self.after.unwrap_or(0), self.limit)?,
         };
-        let next = rows.last().map_or(self.after.unwrap_or(0), |row| row.index);
-        let items = rows.into_iter().map(present::item).collect::<Result<_, _>>()?;
-        let mut page = Page { items, next, more, head: None, consistency: None };
+        let mut page = page_of(rows, self.after.unwrap_or(0))?;
         if self.proofs {
-            self.prove(conn, &mut page)?;
+            prove(conn, &mut page, self.tree_size)?;
         }
         Ok(page)
     }
@@ -252,19 +253,6 @@ impl Wish {
             whole_seconds(&mut rows.items);
         }
         Ok(rows)
-    }
-
-    fn prove(&self, conn: &mut Conn, page: &mut Page) -> Result<(), ApiError> {
-        let head = newest_head(conn)?.ok_or_else(|| ApiError::internal("there is no head"))?;
-        for item in &mut page.items {
-            let path = present::path(item.sth_index, head.size, &mut StoredTiles(conn))?;
-            item.inclusion = Some(path);
-        }
-        if let Some(from) = self.tree_size {
-            page.consistency = Some(present::between(from, head.size, &mut StoredTiles(conn))?);
-        }
-        page.head = Some(String::from_utf8_lossy(&head.note).into_owned());
-        Ok(())
     }
 }
 

@@ -7,7 +7,9 @@ pub mod guard;
 pub mod headers;
 pub mod limits;
 pub mod metrics;
+pub(crate) mod page;
 pub mod present;
+pub mod request_id;
 pub mod submission;
 
 mod accounts;
@@ -42,6 +44,8 @@ pub fn all() -> Vec<Route> {
         messages::send,
         messages::delete,
         health::health,
+        health::live,
+        health::ready,
         crate::relay::connect,
         // Native clients'
         accounts::refresh,

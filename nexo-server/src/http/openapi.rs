@@ -36,13 +36,15 @@ mod tests {
 
     use nexo_schema::error::{ErrorCode, PROBLEM_JSON, Problem};
     use nexo_schema::http::*;
-    use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId};
+    use nexo_schema::ids::{AccountId, ConvId, CursorName, DeviceId, Handle, MsgId};
     use nexo_schema::limits::{
-        DEFAULT_PAGE, MAX_BODY, MAX_CIPHER, MAX_ONE_TIME_PREKEYS, MAX_PACKET, MAX_PACKETS,
-        MAX_PAGE, MAX_PREKEY_UPLOAD,
+        DEFAULT_PAGE, DEFAULT_WINDOW, MAX_BODY, MAX_CIPHER, MAX_ONE_TIME_PREKEYS, MAX_PACKET,
+        MAX_PACKETS, MAX_PAGE, MAX_PREKEY_UPLOAD, MAX_SUBSCRIPTIONS, MAX_WINDOW,
     };
+    use nexo_schema::stream::{Control, Delete, Hello, Push, PushKind};
     use nexo_schema::ws::{
-        Ask, CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED, Cipher, Envelope, Notice, Submit,
+        Ask, CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED, Cipher, Envelope, Farewell,
+        Notice, Submit,
     };
     use rocket::http::Status;
     use rocket::local::blocking::Client;
@@ -463,6 +465,7 @@ mod tests {
             shape("MyX25519", &MyX25519 { x25519_pub_b64: text() }),
             shape("Conversation", &conversation),
             shape("Health", &health),
+            shape("Probe", &Probe { status: "live".to_owned() }),
             shape("Problem", &problem),
         ]
     }
@@ -688,14 +691,31 @@ mod tests {
             sth_index: 1,
             ts: 1,
             duplicate: true,
+            deleted: true,
             receipt: Some(receipt.clone()),
         };
+        let head = Notice::Head { size: 1, head: Some(text()), consistency: Some(vec![]) };
+        let greeting = Notice::Hello {
+            ver: 1,
+            device_id: device(),
+            after: 1,
+            window: 1,
+            ping_every: 1,
+            max_frame: 1,
+            max_in_flight: 1,
+            size: 1,
+        };
+        let bye = Notice::Bye { reason: Farewell::Busy, retry_after: Some(1), cursor: 1 };
         let root: Value = serde_json::from_str(FRAMES).unwrap();
         let submit = shape("Submit", &submit);
         compare(&root, &root["$defs"]["Submit"], &submit, &submit.needed);
         let told = [
             shape("Envelope", &envelope),
-            shape("Head", &Notice::Head { size: 1 }),
+            shape("Head", &head),
+            shape("Hello", &greeting),
+            shape("Bye", &bye),
+            shape("DeviceRevoked", &Notice::DeviceRevoked { device_id: device() }),
+            shape("Push", &Push { kind: PushKind::Message, item: item() }),
             shape("PrekeysLow", &Notice::PrekeysLow { left: 1 }),
             shape("Ack", &ack),
             shape("Nack", &nack),
@@ -710,12 +730,44 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_says_of_its_socket_has_the_fields_of_its_type() {
+        let hello = Control::Hello(Hello {
+            ver: 1,
+            cursor: Some(CursorName::parse("tail").unwrap()),
+            after: Some(1),
+            conversations: Some(vec![CONV]),
+            window: 1,
+            proofs: true,
+            tree_size: Some(1),
+        });
+        let request = DeleteRequest {
+            conv_id: CONV,
+            target_msg_id: msg(),
+            statement: Some(text()),
+            sig: Some(text()),
+        };
+        let delete = Control::Delete(Delete { request, receipt: true });
+        let root: Value = serde_json::from_str(FRAMES).unwrap();
+        for shape in [
+            shape("ClientHello", &hello),
+            shape("ClientAck", &Control::Ack { cursor: 1 }),
+            shape("ClientDelete", &delete),
+        ] {
+            compare(&root, &root["$defs"][shape.name], &shape, &shape.needed);
+        }
+        let hello = &root["$defs"]["ClientHello"]["properties"];
+        assert_eq!(hello["window"]["maximum"], MAX_WINDOW);
+        assert_eq!(hello["window"]["default"], DEFAULT_WINDOW);
+        assert_eq!(hello["conversations"]["maxItems"], MAX_SUBSCRIPTIONS);
+    }
+
+    #[test]
     fn every_frame_of_the_relay_is_in_the_schema() {
         let source = include_str!("../../../schema/src/ws.rs");
         let notices = source.split("pub enum Notice {").nth(1).expect("ws.rs has the notices");
         let notices = notices.split("\n}").next().unwrap_or_default().lines();
         let variants = notices.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
-        let frames: Names = variants.chain(["Envelope"]).map(str::to_owned).collect();
+        let frames: Names = variants.chain(["Envelope", "Push"]).map(str::to_owned).collect();
         let root: Value = serde_json::from_str(FRAMES).unwrap();
         let listed = list(&root["$defs"]["RelayFrame"]["oneOf"]).iter();
         let listed = listed.filter_map(|frame| frame["$ref"].as_str()?.strip_prefix("#/$defs/"));

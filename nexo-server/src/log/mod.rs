@@ -272,6 +272,12 @@ impl<L: Ledger> Log<L> {
         self.queue.closed().await;
     }
 
+    /// Whether [`Log::closed`] has completed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// The log's name.
     #[must_use]
     pub fn origin(&self) -> &Origin {

@@ -2,12 +2,13 @@
 
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, MsgId};
+use nexo_schema::stream::{Control, Delete};
 use nexo_schema::ws::{Ask, Notice, Submit};
 use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::http::present::Proved;
-use crate::http::submission::Draft;
+use crate::http::submission::{Draft, deletion};
 use crate::store::{Device, Item};
 use crate::{App, LogReceipt};
 
@@ -17,6 +18,8 @@ pub(super) enum Frame {
     Item(Asked, Box<Item>),
     /// An envelope, refused; the socket goes on.
     Refused(Option<MsgId>, ApiError),
+    /// Something about the socket itself.
+    Control(Control),
     /// Nothing that may be said on this socket; it is closed with this reason.
     Unfit(&'static str),
 }
@@ -38,25 +41,47 @@ pub(super) enum Answer {
     Ack {
         /// With a receipt, whatever kind of device it is.
         receipt: bool,
+        /// It is a deletion.
+        deletes: bool,
     },
 }
 
 /// Reads a frame sent by `device` on the socket of `conv`, or on one without a conversation.
 pub(super) fn read(app: &App, device: &Device, conv: Option<&ConvId>, text: &str) -> Frame {
     let Ok(frame) = serde_json::from_str::<Submit>(text) else {
-        return Frame::Unfit("not an envelope");
+        return control(app, device, conv, text);
     };
     let answer = match frame.ask {
-        Some(Ask::Send) => Answer::Ack { receipt: frame.receipt },
+        Some(Ask::Send) => Answer::Ack { receipt: frame.receipt, deletes: false },
         None if conv.is_none() => {
             return Frame::Unfit("without conv_id in the query, frames have \"type\":\"send\"");
         }
         None => Answer::Echo,
     };
     let named = frame.msg_id.clone();
-    match item(app, device, conv, frame) {
+    match item(app, device, conv, frame, text.len()) {
         Ok((msg_id, item)) => Frame::Item(Asked { msg_id, answer }, Box::new(item)),
         Err(error) => Frame::Refused(named, error),
+    }
+}
+
+/// Reads a frame that is no envelope.
+fn control(app: &App, device: &Device, conv: Option<&ConvId>, text: &str) -> Frame {
+    match serde_json::from_str(text) {
+        _ if conv.is_some() => Frame::Unfit("not an envelope"),
+        Ok(Control::Delete(Delete { request, receipt })) => {
+            let msg_id = request.target_msg_id.clone();
+            let item = app.limits.write(device, text.len()).map_err(ApiError::from);
+            match item.and_then(|()| deletion(&request, &app.origin, device)) {
+                Ok(item) => {
+                    let answer = Answer::Ack { receipt, deletes: true };
+                    Frame::Item(Asked { msg_id, answer }, Box::new(Item::Deletion(item)))
+                }
+                Err(error) => Frame::Refused(Some(msg_id), error),
+            }
+        }
+        Ok(control) => Frame::Control(control),
+        Err(_) => Frame::Unfit("not an envelope"),
     }
 }
 
@@ -65,6 +90,7 @@ fn item(
     device: &Device,
     conv: Option<&ConvId>,
     frame: Submit,
+    bytes: usize,
 ) -> Result<(MsgId, Item), ApiError> {
     if frame.ver != 1 {
         return Err(ApiError::new(ErrorCode::BadRequest, "ver: this relay speaks 1"));
@@ -73,7 +99,7 @@ fn item(
     if conv.is_some_and(|conv| *conv != frame.conv_id) {
         return Err(ApiError::new(ErrorCode::Forbidden, "conv_id: not this socket's conversation"));
     }
-    app.limits.write(&device.id)?;
+    app.limits.write(device, bytes)?;
     let msg_id = match frame.msg_id {
         Some(msg_id) => msg_id,
         None => app.new_msg_id()?,
@@ -98,14 +124,21 @@ struct Ack<'a> {
     ts: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<&'a Proved>,
 }
 
-/// The frame that says an envelope is in the log.
-pub(super) fn ack(msg_id: &MsgId, placed: &LogReceipt, receipt: Option<&Proved>) -> Option<String> {
+/// The frame that says an envelope, or the deletion of one, is in the log.
+pub(super) fn ack(
+    msg_id: &MsgId,
+    deleted: bool,
+    placed: &LogReceipt,
+    receipt: Option<&Proved>,
+) -> Option<String> {
     let (sth_index, ts, duplicate) = (placed.index + 1, placed.placed.ts, placed.known);
-    serde_json::to_string(&Ack { msg_id, sth_index, ts, duplicate, receipt }).ok()
+    serde_json::to_string(&Ack { msg_id, sth_index, ts, duplicate, deleted, receipt }).ok()
 }
 
 /// The frame that says an envelope was refused.
@@ -120,7 +153,7 @@ pub(super) fn prekeys_low(left: u64) -> Option<String> {
 
 /// The frame that rings.
 pub(super) fn bell(size: u64) -> Option<String> {
-    serde_json::to_string(&Notice::Head { size }).ok()
+    serde_json::to_string(&Notice::Head { size, head: None, consistency: None }).ok()
 }
 
 #[cfg(test)]
@@ -140,9 +173,10 @@ mod tests {
                 LogReceipt { index: 4, placed: Placed { ts: 12 }, known, head: head.clone() };
             let msg_id = MsgId::parse("m").unwrap();
             let proved = path.map(|path| Proved::new(&placed, path));
-            let written = ack(&msg_id, &placed, proved.as_ref()).unwrap();
+            let written = ack(&msg_id, known, &placed, proved.as_ref()).unwrap();
             let receipt = proved.map(Receipt::from);
-            let notice = Notice::Ack { msg_id, sth_index: 5, ts: 12, duplicate: known, receipt };
+            let (duplicate, deleted) = (known, known);
+            let notice = Notice::Ack { msg_id, sth_index: 5, ts: 12, duplicate, deleted, receipt };
             assert_eq!(written, serde_json::to_string(&notice).unwrap());
         }
     }

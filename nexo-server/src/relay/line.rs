@@ -15,12 +15,13 @@ use rocket_ws::frame::CloseCode;
 use rocket_ws::result::Error;
 use rocket_ws::stream::DuplexStream;
 
+use super::close;
 use super::follow::Follower;
+use super::pour::Stream;
 use super::rooms::{Bell, Word};
-use super::{PING_EVERY, close};
 
 /// Envelopes of one socket that may wait for their commit; then it is not read.
-const IN_FLIGHT: usize = 256;
+pub(super) const IN_FLIGHT: usize = 256;
 
 /// How long a reader may take to make room; a stalled one is cut off, and resumes by cursor.
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(30);
@@ -37,8 +38,13 @@ pub(super) enum End {
 pub(super) enum Place {
     /// The seed's socket: a conversation.
     Conversation(Follower),
-    /// Without `conv_id`: that there is something new.
-    Bell(Bell),
+    /// Without `conv_id`: that there is something new for the account.
+    Account {
+        /// Rings for it.
+        bell: Bell,
+        /// What it is sent, once it has said hello.
+        stream: Option<Box<Stream>>,
+    },
 }
 
 /// What happens next on a socket.
@@ -70,8 +76,9 @@ pub(super) struct Line<F> {
 }
 
 impl<F: Future> Line<F> {
-    pub(super) fn new(stream: DuplexStream, shutdown: Shutdown) -> Self {
-        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    /// `ping_every`: how often a silent socket is asked whether anyone is there.
+    pub(super) fn new(stream: DuplexStream, shutdown: Shutdown, ping_every: Duration) -> Self {
+        let mut ping = interval_at(Instant::now() + ping_every, ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { stream, waiting: FuturesUnordered::new(), ping, shutdown, unsent: false }
     }
@@ -79,6 +86,11 @@ impl<F: Future> Line<F> {
     /// Waits for what an envelope becomes.
     pub(super) fn await_answer(&mut self, answer: F) {
         self.waiting.push(answer);
+    }
+
+    /// The next envelope's answer; `None` when none waits.
+    pub(super) async fn answered(&mut self) -> Option<F::Output> {
+        self.waiting.next().await
     }
 
     /// The next event. Cancel safe: dropped before it is ready, it has taken nothing.
@@ -128,7 +140,7 @@ impl<F: Future> Line<F> {
 async fn news<T>(place: &mut Place) -> Event<T> {
     match place {
         Place::Conversation(follower) => Event::Told(follower.word().await),
-        Place::Bell(bell) => Event::Rung(bell.rung().await),
+        Place::Account { bell, .. } => Event::Rung(bell.rung().await),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The WebSocket endpoint: one `select!` over peer, room, tickets, ping and shutdown.
 //!
 //! `?conv_id=` is the seed's socket: envelopes both ways, in one conversation. Without it the
-//! socket rings. On both a client may `send` and is answered. The database is the queue: a
+//! socket rings, and once the client says hello it is sent the messages themselves, against
+//! acknowledgements. On all a client may `send` and is answered. The database is the queue: a
 //! socket holds a cursor, takes the committed batches that its room hands it, and reads the
 //! database where it was handed none. A gap cannot occur (`follow.rs` says why), and a slow
 //! reader waits for itself alone.
@@ -9,18 +10,22 @@
 //! | file | is |
 //! |---|---|
 //! | `rooms` | who waits for what, and what they are told |
+//! | `pour` | messages for a socket that said hello |
+//! | `window` | what it was sent and has not acknowledged |
+//! | `cursors` | what it acknowledged, on its way to the database |
 //! | `follow` | a reader's place in a conversation |
 //! | `frames` | text frames to items, and back |
 //! | `line` | the wire: the next event, frames on their way out |
 //! | `socket` | one connection, event by event |
 
+mod cursors;
 mod follow;
 mod frames;
 mod line;
+mod pour;
 mod rooms;
 mod socket;
-
-use std::time::Duration;
+mod window;
 
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, IdError};
@@ -33,6 +38,7 @@ use rocket_ws::frame::{CloseCode, CloseFrame};
 use rocket_ws::stream::DuplexStream;
 use rocket_ws::{Channel, Config, WebSocket};
 
+pub use cursors::Cursors;
 use line::SEND_WITHIN;
 use rocket::tokio::time::timeout;
 pub use rooms::Rooms;
@@ -40,15 +46,12 @@ use socket::Socket;
 
 use crate::App;
 use crate::error::ApiError;
-use crate::http::guard::{bearer, check_binding, device_of};
+use crate::http::guard::{bearer, check_binding, device_of, doubted};
 use crate::http::query::number;
 use crate::store::Device;
 
 /// Bytes a socket may hold unsent before the relay waits for its reader.
 const WRITE_BUFFER: usize = 2 * MAX_BODY;
-
-/// How often a silent socket is asked whether anyone is there; two unanswered end it.
-const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// Who knocks: the device, or the reason it is not let in. A browser sees no status of a
 /// refused upgrade, so the seed accepts and then closes with a code.
@@ -59,7 +62,11 @@ impl<'r> FromRequest<'r> for Knock {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        Outcome::Success(Self(knock(request).await))
+        let device = knock(request).await;
+        Outcome::Success(Self(device.map_err(|error| match request.rocket().state::<App>() {
+            Some(app) => doubted(app, request, error),
+            None => error,
+        })))
     }
 }
 
@@ -73,7 +80,7 @@ async fn knock(request: &Request<'_>) -> Result<Device, ApiError> {
         .or(in_query)
         .ok_or_else(|| ApiError::new(ErrorCode::Unauthorized, "no access token"))?;
     let known = device_of(app, token).await?;
-    check_binding(app, request, token, &known)?;
+    check_binding(app, request, token, &known).await?;
     Ok(known.0)
 }
 

@@ -1,13 +1,16 @@
 //! One connection: what is done about each thing that happens on it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::limits::PREKEYS_LOW;
 use nexo_schema::sigchain::caps;
+use nexo_schema::stream::Control;
 use rocket::Shutdown;
 use rocket::futures::FutureExt as _;
+use rocket::tokio::time::timeout;
 use rocket_ws::Message;
 use rocket_ws::frame::CloseCode;
 use rocket_ws::result::Error;
@@ -25,7 +28,7 @@ use crate::store::{Device, Feed, StoreError, feed, message_by_id, one_time_left}
 use crate::{App, LogReceipt};
 
 /// Messages read from the database at a time.
-const PAGE: u32 = 256;
+pub(super) const PAGE: u32 = 256;
 
 /// Events that may be handled before what they put on the wire is sent.
 const EVENTS_A_FLUSH: usize = 256;
@@ -35,11 +38,11 @@ const SILENT_PINGS: u32 = 2;
 
 /// A socket that was let in.
 pub(super) struct Socket {
-    app: App,
-    device: Device,
+    pub(super) app: App,
+    pub(super) device: Device,
     /// The seed's socket has one.
     conv: Option<ConvId>,
-    place: Place,
+    pub(super) place: Place,
     /// Rings when the account's devices change.
     devices: Bell,
     silent_pings: u32,
@@ -57,7 +60,7 @@ impl Socket {
     pub(super) fn new(app: App, device: Device, conv: Option<ConvId>, cursor: u64) -> Self {
         let place = match conv {
             Some(conv) => Place::Conversation(Follower::enter(&app.rooms, conv, cursor)),
-            None => Place::Bell(app.rooms.listen(device.account)),
+            None => Place::Account { bell: app.rooms.listen(device.account), stream: None },
         };
         let devices = app.rooms.watch_devices(device.account);
         Self { app, device, conv, place, devices, silent_pings: 0 }
@@ -65,12 +68,34 @@ impl Socket {
 
     /// Serves the socket until either side ends it.
     pub(super) async fn run(mut self, stream: DuplexStream, shutdown: Shutdown) {
-        let mut line = Line::new(stream, shutdown);
+        let ping_every = Duration::from_secs(self.app.config.ping_every.into());
+        let mut line = Line::new(stream, shutdown, ping_every);
         let end = match self.begin(&mut line).await {
             Ok(()) => self.turn(&mut line, settled).await,
             Err(end) => end,
         };
+        if matches!(end, End::Close(CloseCode::Away, _)) {
+            self.drain(&mut line).await;
+        }
+        Box::pin(self.farewell(&end, &mut line)).await;
         line.end(end).await;
+    }
+
+    /// Answers what was taken before the relay began to shut down: the log goes on until the
+    /// sockets are closed.
+    async fn drain<F>(&self, line: &mut Line<F>)
+    where
+        F: Future<Output = Settled>,
+    {
+        let within = Duration::from_secs(self.app.config.grace.into()) / 2;
+        let answers = async {
+            while let Some(settled) = line.answered().await {
+                self.answer(settled, line).await?;
+            }
+            Ok::<_, End>(())
+        };
+        // A sender that hears nothing sends the same again.
+        let _ = timeout(within, answers).await;
     }
 
     /// What changed since the door is not told any more, so it is asked.
@@ -121,13 +146,24 @@ impl Socket {
                         Ok(())
                     }
                     Some(Heard::Refused(msg_id, error)) => line.put(nack(msg_id, &error)).await,
-                    None => Ok(()),
+                    // Boxed, these three: a socket that waits is not to hold their room.
+                    Some(Heard::Control(Control::Hello(hello))) => {
+                        Box::pin(self.greet(hello, line)).await
+                    }
+                    Some(Heard::Control(Control::Ack { cursor })) => {
+                        Box::pin(self.acked(cursor, line)).await
+                    }
+                    Some(Heard::Control(Control::Delete(_))) | None => Ok(()),
                 }
             }
             Event::Answered(settled) => self.answer(settled, line).await,
             Event::Told(Word::Handed(batch)) => self.show(&batch, line).await,
             Event::Told(Word::Look) => self.catch_up(line).await,
             Event::Rung(size) => {
+                if let Place::Account { stream: Some(stream), .. } = &mut self.place {
+                    stream.rung();
+                    return Box::pin(self.pour(line)).await;
+                }
                 let device = self.still_allowed().await?;
                 // What it may read: one that only sends, or is limited, is not rung for.
                 if !device.may(caps::RECV) || !device.conversations.is_empty() {
@@ -176,6 +212,7 @@ impl Socket {
                 Err(error) => Heard::Refused(Some(asked.msg_id), error),
             },
             Frame::Refused(msg_id, error) => Heard::Refused(msg_id, error),
+            Frame::Control(control) => Heard::Control(control),
             Frame::Unfit(reason) => return Err(End::Close(CLOSE_MALFORMED.into(), reason)),
         }))
     }
@@ -186,11 +223,11 @@ impl Socket {
         let Settled { asked: Asked { msg_id, answer }, outcome } = settled;
         match (outcome, answer) {
             (Err(error), _) => line.put(nack(Some(msg_id), &error)).await,
-            (Ok(placed), Answer::Ack { receipt }) => {
+            (Ok(placed), Answer::Ack { receipt, deletes }) => {
                 let receipt = present::proved_for(&self.app, &self.device, receipt, &placed).await;
                 // The sender asks again.
                 let receipt = receipt.map_err(|error| lost(&error))?;
-                line.put(ack(&msg_id, &placed, receipt.as_ref())).await
+                line.put(ack(&msg_id, deletes, &placed, receipt.as_ref())).await
             }
             (Ok(placed), Answer::Echo) if placed.known => {
                 line.put(self.stored(msg_id).await.map_err(failed)?).await
@@ -254,14 +291,16 @@ impl Socket {
     /// A revoked device's socket ends when its end is told, an expired one's with the next ring
     /// or ping. That the account takes part in the conversation was asked at the door: nobody
     /// leaves one.
-    async fn still_allowed(&self) -> Result<Arc<Device>, End> {
+    pub(super) async fn still_allowed(&self) -> Result<Arc<Device>, End> {
         let device = self.app.device(&self.device.id).await.map_err(failed)?;
         let active = device.filter(|device| device.is_active(self.app.clock.seconds()));
         let Some(device) = active else {
             let reason = "the device is revoked or expired";
             return Err(End::Close(CLOSE_UNAUTHORIZED.into(), reason));
         };
-        if self.conv.is_some() && !device.may(caps::RECV) {
+        let reads =
+            matches!(&self.place, Place::Conversation(_) | Place::Account { stream: Some(_), .. });
+        if reads && !device.may(caps::RECV) {
             let reason = "the device may not read any more";
             return Err(End::Close(CLOSE_FORBIDDEN.into(), reason));
         }
@@ -275,6 +314,8 @@ enum Heard {
     Item(Asked, Waiting),
     /// An envelope that is not.
     Refused(Option<MsgId>, ApiError),
+    /// Something about the socket.
+    Control(Control),
 }
 
 async fn settled(asked: Asked, ticket: Waiting) -> Settled {
@@ -287,7 +328,7 @@ fn failed(error: StoreError) -> End {
 
 /// The cause was logged where it arose; the socket tells only that it may come back, and
 /// whether that is likely to help.
-fn lost(error: &ApiError) -> End {
+pub(super) fn lost(error: &ApiError) -> End {
     match error.problem().code {
         ErrorCode::Unavailable => {
             End::Close(CloseCode::Again, "the relay is busy; come back with after=")

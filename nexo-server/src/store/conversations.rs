@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use nexo_schema::ids::{AccountId, ConvId};
 
 use super::schema::{conversations, participants};
-use super::{Conn, StoreError, hash32, signed};
+use super::{Conn, StoreError, hash32, signed, unsigned};
 
 /// Opens the conversation of two accounts (or of one with itself), or finds it.
 ///
@@ -39,6 +39,18 @@ pub fn open_conversation(
             .execute(conn)?;
     }
     Ok(())
+}
+
+/// How many conversations the account takes part in.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn count_conversations(conn: &mut Conn, account: &AccountId) -> Result<u64, StoreError> {
+    let count: i64 = participants::table
+        .filter(participants::account_id.eq(account.as_bytes()))
+        .count()
+        .get_result(conn)?;
+    unsigned("participants", count)
 }
 
 /// Whether the account takes part in the conversation. A conversation that does not exist has

@@ -66,6 +66,8 @@ pub enum Feed {
     Conversation(ConvId),
     /// Every one the account takes part in.
     Account(AccountId),
+    /// Those of these that the account takes part in.
+    Some(AccountId, Vec<ConvId>),
 }
 
 /// Ciphertext and `ad` in one page, bytes, before it is cut: what a page costs is bounded by
@@ -207,6 +209,14 @@ fn messages_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result<
             let page = page.filter(messages::conv_id.eq_any(theirs));
             Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
         }
+        Feed::Some(account, convs) => {
+            let theirs = participants::table
+                .filter(participants::account_id.eq(account.as_bytes()))
+                .filter(participants::conv_id.eq_any(convs.iter().map(ConvId::as_bytes)))
+                .select(participants::conv_id);
+            let page = page.filter(messages::conv_id.eq_any(theirs));
+            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
+        }
     }
 }
 
@@ -224,6 +234,14 @@ fn deletions_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result
         Feed::Account(account) => {
             let theirs = participants::table
                 .filter(participants::account_id.eq(account.as_bytes()))
+                .select(participants::conv_id);
+            let page = page.filter(deletions::conv_id.eq_any(theirs));
+            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)
+        }
+        Feed::Some(account, convs) => {
+            let theirs = participants::table
+                .filter(participants::account_id.eq(account.as_bytes()))
+                .filter(participants::conv_id.eq_any(convs.iter().map(ConvId::as_bytes)))
                 .select(participants::conv_id);
             let page = page.filter(deletions::conv_id.eq_any(theirs));
             Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)

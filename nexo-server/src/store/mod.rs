@@ -15,6 +15,7 @@ mod claims;
 mod conn;
 mod conversations;
 mod counters;
+mod cursors;
 mod directory;
 mod edge;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod outage;
 mod pg_write;
 mod places;
 mod prekeys;
+mod proofs;
 mod refresh;
 mod retries;
 mod schema;
@@ -52,7 +54,10 @@ pub use auditors::{auditors, drop_auditor, is_auditor, put_auditor};
 pub use challenges::{Pending, live_challenges, put_challenge, take_challenge};
 pub use claims::{Claim, claim_one_time};
 pub use conn::{Conn, Database};
-pub use conversations::{is_participant, open_conversation, shares_conversation};
+pub use conversations::{
+    count_conversations, is_participant, open_conversation, shares_conversation,
+};
+pub use cursors::{CursorMove, cursor_of, move_cursors, open_cursor};
 pub use directory::{KeyEvent, KeyEvents, key_events_after};
 pub use fresh::{Audience, Fresh, Present};
 pub use invites::put_invite;
@@ -62,6 +67,7 @@ pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, p
 pub use messages::{Rows, page_since};
 pub use places::message_places;
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, one_time_left, publish, stock};
+pub use proofs::{forget_proofs, use_proof};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use retries::{RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};

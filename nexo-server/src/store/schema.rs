@@ -88,6 +88,21 @@ table! {
 }
 
 table! {
+    proofs_seen (mark) {
+        mark -> Binary,
+        exp -> BigInt,
+    }
+}
+
+table! {
+    socket_cursors (device_id, name) {
+        device_id -> Text,
+        name -> Text,
+        place -> BigInt,
+    }
+}
+
+table! {
     auditor_tokens (hash) {
         hash -> Binary,
         exp -> BigInt,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::prelude::*;
-use nexo_schema::ids::{AccountId, ConvId, DeviceId, Handle, MsgId, Origin};
-use nexo_schema::limits::{CLAIMS_PER_HOUR, MAX_CHALLENGES};
+use nexo_schema::ids::{AccountId, ConvId, CursorName, DeviceId, Handle, MsgId, Origin};
+use nexo_schema::limits::{CLAIMS_PER_HOUR, MAX_CHALLENGES, MAX_CURSORS};
 use nexo_schema::sigchain::caps;
 use sha2::{Digest as _, Sha256};
 
@@ -54,6 +54,8 @@ on_both_engines! {
     an_event_is_judged_by_the_time_of_its_batch,
     other_servers_hear_whose_devices_changed,
     link_requests_end_by_themselves_and_are_answered_by_one_account,
+    cursors_move_forward_and_are_few,
+    a_proof_is_used_once_until_it_is_void,
     notes_to_self_go_to_the_own_device,
     a_deletion_clears_what_was_said_and_keeps_what_was_logged,
     positions_and_times_agree_and_time_never_runs_back,
@@ -505,6 +507,44 @@ fn link_requests_end_by_themselves_and_are_answered_by_one_account(on: Engine) {
         let found = live_link(c, &[9; 16], 1_601).unwrap().unwrap();
         assert!(found.offer.is_none());
         assert!(offer(c, &[9; 16], &offer_of("bob", b"two"), 1_601).unwrap());
+    });
+}
+
+fn a_proof_is_used_once_until_it_is_void(on: Engine) {
+    let (fixture, _) = Fixture::pair(on);
+    fixture.conn(|c| {
+        assert!(use_proof(c, &[1; 16], 100).unwrap());
+        assert!(use_proof(c, &[2; 16], 101).unwrap());
+        assert!(!use_proof(c, &[1; 16], 200).unwrap());
+        forget_proofs(c, 100).unwrap();
+        assert!(!use_proof(c, &[1; 16], 200).unwrap(), "it is valid in its last second");
+        forget_proofs(c, 101).unwrap();
+        assert!(use_proof(c, &[1; 16], 200).unwrap());
+        assert!(!use_proof(c, &[2; 16], 200).unwrap());
+    });
+}
+
+fn cursors_move_forward_and_are_few(on: Engine) {
+    let (fixture, _) = Fixture::pair(on);
+    let [one, two] = ["one", "two"].map(|id| DeviceId::parse(id).unwrap());
+    let name = |n: usize| CursorName::parse(&format!("c{n}")).unwrap();
+    fixture.conn(|c| {
+        assert_eq!(cursor_of(c, &one, &name(0)).unwrap(), None);
+        for n in 0..MAX_CURSORS {
+            assert_eq!(open_cursor(c, &one, &name(n), 5).unwrap(), Some(5));
+        }
+        assert_eq!(open_cursor(c, &one, &name(0), 9).unwrap(), Some(5), "it is there");
+        assert_eq!(open_cursor(c, &one, &name(MAX_CURSORS), 5).unwrap(), None);
+        assert_eq!(open_cursor(c, &two, &name(0), 1).unwrap(), Some(1), "another's");
+        let to = |device: &DeviceId, n, place| {
+            let device = device.clone();
+            CursorMove { device, name: name(n), place }
+        };
+        move_cursors(c, &[to(&one, 0, 7), to(&one, 1, 4), to(&two, 3, 8)]).unwrap();
+        let mut at = |device: &DeviceId, n| cursor_of(c, device, &name(n)).unwrap();
+        assert_eq!((at(&one, 0), at(&one, 1)), (Some(7), Some(5)), "never back");
+        assert_eq!((at(&two, 0), at(&two, 3)), (Some(1), None), "none is made");
+        move_cursors(c, &[]).unwrap();
     });
 }
 

@@ -221,6 +221,8 @@ tables! {
         by (link_id);
     invites(hash: Vec<u8>, uses_left: i64, exp: i64) by (hash);
     auditor_tokens(hash: Vec<u8>, exp: i64) by (hash);
+    proofs_seen(mark: Vec<u8>, exp: i64) by (mark);
+    socket_cursors(device_id: String, name: String, place: i64) by (device_id, name);
     conversations(conv_id: Vec<u8>, kind: String, created: i64) by (conv_id);
     participants(conv_id: Vec<u8>, account_id: Vec<u8>) by (conv_id, account_id);
     messages(sth_index: i64, conv_id: Vec<u8>, msg_id: String, sender_device: String,

@@ -1,0 +1,1 @@
+DROP TABLE proofs_seen;
