@@ -28,7 +28,7 @@ pub(super) async fn ask(
     app: &State<App>,
 ) -> Result<Json<RetryState>, ApiError> {
     let reader = caller.0;
-    app.limits.write(&reader.id)?;
+    app.limits.write(&reader, 0)?;
     let sender = device_id.ok_or_else(|| bad("device_id: the sending device"))?;
     let wanted = wanted(app, &reader, conv_id, msg_id, device(sender)?, caps::RECV).await?;
     let asked = app
@@ -48,7 +48,7 @@ pub(super) async fn answer(
     app: &State<App>,
 ) -> Result<Json<RetryState>, ApiError> {
     let sender = caller.0;
-    app.limits.write(&sender.id)?;
+    app.limits.write(&sender, body.value.packet.len())?;
     let reader = device(device_id)?;
     let packet = from_base64(&body.value.packet).map_err(|e| bad(&format!("packet: {e}")))?;
     if packet.is_empty() || packet.len() > MAX_PACKET {
