@@ -106,8 +106,12 @@ async fn adopt(context: &Context) -> Result<(), CliError> {
     let home = Home::existing(&options.home, options.allow_network_fs)?.ok_or_else(absent)?;
     let vault = adopt_vault(&home, options).await?;
     let identity = vault.read(|tx| tx.identity())?.map(|(identity, _)| identity);
-    let leapt = vault.write(|tx| tx.leap(clock::seconds())).await;
-    leapt.map_err(|e: VaultError| e)?;
+    let leapt = vault.write(|tx| {
+        tx.leap(clock::seconds())?;
+        // The other copy may have used their keys: peers are told of new sessions instead.
+        tx.forget_sessions()
+    });
+    leapt.await.map_err(|e: VaultError| e)?;
     drop(vault);
     done(context, "adopted", &identity.ok_or_else(absent)?)
 }

@@ -131,6 +131,9 @@ impl Reader<'_> {
         let progress = printer.progress();
         let warn = |text: &str| printer.warn(text);
         let show = |at: u64, of: u64| progress.show(&format!("received up to {at} of {of}"));
+        // A stream may run for months: the own account is looked at every ten minutes of it.
+        let (trust, member) = (&self.session.trust, &self.session.member);
+        own_devices(trust, member, &self.session.profile.identity, false, now).await?;
         self.tend(false).await;
         let done = receive::sync(self.session, now, &warn, &show).await;
         progress.clear();

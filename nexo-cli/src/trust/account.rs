@@ -80,7 +80,11 @@ pub async fn recipient_of<S: LogSource>(
     refresh: bool,
     now: u64,
 ) -> Result<Recipient, PeerError> {
-    let found = account_with_devices(trust, member, handle, expect, refresh, now).await?;
+    let mut found = account_with_devices(trust, member, handle, expect, refresh, now).await?;
+    if found.devices.is_empty() && !refresh {
+        // What is remembered may be from before its first prekey.
+        found = account_with_devices(trust, member, handle, expect, true, now).await?;
+    }
     if found.devices.is_empty() { Err(unreachable(&found.account)) } else { Ok(found) }
 }
 

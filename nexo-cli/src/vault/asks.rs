@@ -66,8 +66,7 @@ impl Tx<'_> {
     /// # Errors
     /// [`VaultError`].
     pub fn asks(&mut self, limit: i64) -> Result<Vec<(InboxRow, Asked)>, VaultError> {
-        let rows: Vec<AskRow> =
-            asks::table.order(asks::sth_index).limit(limit).load(self.conn)?;
+        let rows: Vec<AskRow> = asks::table.order(asks::sth_index).limit(limit).load(self.conn)?;
         let mut found = Vec::with_capacity(rows.len());
         for (index, times, at, session) in rows {
             let row = inbox::table.find(index).first::<Row>(self.conn).optional()?;

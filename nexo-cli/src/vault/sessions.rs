@@ -7,7 +7,7 @@
 use diesel::prelude::*;
 use zeroize::Zeroizing;
 
-use super::schema::{pairs, sessions, skipped};
+use super::schema::{answers, kept, pairs, sessions, skipped};
 use super::sealed::Cell;
 use super::{Tx, VaultError, array};
 use crate::e2ee::session_state::StateRefused;
@@ -67,6 +67,20 @@ impl Tx<'_> {
             Some(pair) => self.put_pair(peer, after, &pair),
             None => Ok(()),
         }
+    }
+
+    /// Ends every session: another copy of this state may go on with them, and no key may be
+    /// used twice. What is kept to be sent again goes, too.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn forget_sessions(&mut self) -> Result<(), VaultError> {
+        diesel::delete(sessions::table).execute(self.conn)?;
+        diesel::delete(pairs::table).execute(self.conn)?;
+        diesel::delete(skipped::table).execute(self.conn)?;
+        diesel::delete(answers::table).execute(self.conn)?;
+        diesel::delete(kept::table).execute(self.conn)?;
+        Ok(())
     }
 
     fn put_session(&mut self, peer: Peer, session: &Session) -> Result<(), VaultError> {

@@ -33,7 +33,7 @@ pub(super) async fn ask(
     let wanted = wanted(app, &reader, conv_id, msg_id, device(sender)?, caps::RECV).await?;
     let asked = app
         .store
-        .write(move |conn| Ok::<_, StoreError>(ask_again(conn, &wanted, &reader.id)?))
+        .write(move |conn| ask_again(conn, &wanted, &reader.id))
         .await?;
     answered(asked)
 }
@@ -58,7 +58,7 @@ pub(super) async fn answer(
     let wanted = wanted(app, &sender, conv_id, msg_id, sender.id.clone(), caps::SEND).await?;
     let put = app
         .store
-        .write(move |conn| Ok::<_, StoreError>(answer_again(conn, &wanted, &reader, &packet)?))
+        .write(move |conn| answer_again(conn, &wanted, &reader, &packet))
         .await?;
     answered(put)
 }
