@@ -31,6 +31,10 @@ pub struct Answer {
     pub packet: Option<Vec<u8>>,
 }
 
+type AskRow = (i64, i64, Option<i64>, Option<Vec<u8>>);
+
+type AnswerRow = (String, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
 impl Tx<'_> {
     /// The message at `index`, which did not open, may be asked for.
     ///
@@ -61,8 +65,7 @@ impl Tx<'_> {
     /// # Errors
     /// [`VaultError`].
     pub fn asks(&mut self, limit: i64) -> Result<Vec<(InboxRow, Asked)>, VaultError> {
-        let rows: Vec<(i64, i64, Option<i64>, Option<Vec<u8>>)> =
-            asks::table.order(asks::sth_index).limit(limit).load(self.conn)?;
+        let rows: Vec<AskRow> = asks::table.order(asks::sth_index).limit(limit).load(self.conn)?;
         let mut found = Vec::with_capacity(rows.len());
         for (index, times, at, session) in rows {
             let row = inbox::table.find(index).first::<Row>(self.conn).optional()?;
@@ -128,12 +131,12 @@ impl Tx<'_> {
     /// # Errors
     /// [`VaultError`].
     pub fn answers(&mut self, limit: i64) -> Result<Vec<Answer>, VaultError> {
-        let rows: Vec<(String, Vec<u8>, Vec<u8>, Option<Vec<u8>>)> = answers::table
+        let rows: Vec<AnswerRow> = answers::table
             .order(answers::asked_at)
             .limit(limit)
             .select((answers::msg_id, answers::device_id, answers::account_id, answers::packet))
             .load(self.conn)?;
-        let read = |(id, device, account, packet): (String, Vec<u8>, Vec<u8>, Option<Vec<u8>>)| {
+        let read = |(id, device, account, packet): AnswerRow| {
             let to = Peer {
                 account: AccountId::from_bytes(array("answers", &account)?),
                 device: DeviceId::from_bytes(array("answers", &device)?),
