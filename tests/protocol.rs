@@ -104,7 +104,7 @@ fn routes_in(section: &str) -> BTreeSet<String> {
         }
         let mut words = span.split_whitespace();
         let Some(mut word) = words.next() else { continue };
-        if ["GET", "POST"].contains(&word) {
+        if ["GET", "POST", "PUT"].contains(&word) {
             methods.push(word);
             match words.next() {
                 Some(next) => word = next,

@@ -31,9 +31,8 @@ pub struct Answer {
     pub packet: Option<Vec<u8>>,
 }
 
-/// Place, times, last time, session.
 type AskRow = (i64, i64, Option<i64>, Option<Vec<u8>>);
-/// Message, device, account, packet.
+
 type AnswerRow = (String, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
 impl Tx<'_> {
