@@ -659,6 +659,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_a_socket_has_the_fields_of_its_type() {
+        let head = Notice::Head { size: 1, head: Some(text()), consistency: Some(vec![]) };
+        let greeting = Notice::Hello {
+            ver: 1,
+            device_id: device(),
+            after: 1,
+            window: 1,
+            ping_every: 1,
+            max_frame: 1,
+            max_in_flight: 1,
+            size: 1,
+        };
+        let bye = Notice::Bye { reason: Farewell::Busy, retry_after: Some(1), cursor: 1 };
+        let root: Value = serde_json::from_str(FRAMES).unwrap();
+        let told = [
+            shape("Head", &head),
+            shape("Hello", &greeting),
+            shape("Bye", &bye),
+            shape("DeviceRevoked", &Notice::DeviceRevoked { device_id: device() }),
+        ];
+        for shape in &told {
+            compare(&root, &root["$defs"][shape.name], shape, &shape.always);
+        }
+    }
+
+    #[test]
     fn frames_have_the_fields_of_their_types() {
         let split = Cipher::Split { c: text(), n: text() };
         let submit = Submit {
@@ -694,27 +720,11 @@ mod tests {
             deleted: true,
             receipt: Some(receipt.clone()),
         };
-        let head = Notice::Head { size: 1, head: Some(text()), consistency: Some(vec![]) };
-        let greeting = Notice::Hello {
-            ver: 1,
-            device_id: device(),
-            after: 1,
-            window: 1,
-            ping_every: 1,
-            max_frame: 1,
-            max_in_flight: 1,
-            size: 1,
-        };
-        let bye = Notice::Bye { reason: Farewell::Busy, retry_after: Some(1), cursor: 1 };
         let root: Value = serde_json::from_str(FRAMES).unwrap();
         let submit = shape("Submit", &submit);
         compare(&root, &root["$defs"]["Submit"], &submit, &submit.needed);
         let told = [
             shape("Envelope", &envelope),
-            shape("Head", &head),
-            shape("Hello", &greeting),
-            shape("Bye", &bye),
-            shape("DeviceRevoked", &Notice::DeviceRevoked { device_id: device() }),
             shape("Push", &Push { kind: PushKind::Message, item: item() }),
             shape("PrekeysLow", &Notice::PrekeysLow { left: 1 }),
             shape("Ack", &ack),

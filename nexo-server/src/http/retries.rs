@@ -31,10 +31,7 @@ pub(super) async fn ask(
     app.limits.write(&reader, 0)?;
     let sender = device_id.ok_or_else(|| bad("device_id: the sending device"))?;
     let wanted = wanted(app, &reader, conv_id, msg_id, device(sender)?, caps::RECV).await?;
-    let asked = app
-        .store
-        .write(move |conn| ask_again(conn, &wanted, &reader.id))
-        .await?;
+    let asked = app.store.write(move |conn| ask_again(conn, &wanted, &reader.id)).await?;
     answered(asked)
 }
 
@@ -56,10 +53,7 @@ pub(super) async fn answer(
         return Err(ApiError::new(ErrorCode::TooLarge, detail));
     }
     let wanted = wanted(app, &sender, conv_id, msg_id, sender.id.clone(), caps::SEND).await?;
-    let put = app
-        .store
-        .write(move |conn| answer_again(conn, &wanted, &reader, &packet))
-        .await?;
+    let put = app.store.write(move |conn| answer_again(conn, &wanted, &reader, &packet)).await?;
     answered(put)
 }
 
