@@ -17,7 +17,7 @@ use super::body::Body;
 use super::guard::Caller;
 use crate::App;
 use crate::error::ApiError;
-use crate::store::{Device, RetryCount, RetryRefusal, StoreError, Wanted, answer_again, ask_again};
+use crate::store::{Device, RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
 
 #[post("/messages/<conv_id>/<msg_id>/retry?<device_id>")]
 pub(super) async fn ask(
