@@ -31,7 +31,9 @@ fn h3_a_copied_home_is_refused_until_it_is_adopted() {
     there(&["send", "bob", "three"]).sent();
     // The original's counter is behind by now: it is the old one.
     alice.nexo(&["send", "bob", "x"]).refused(90);
-    assert_eq!(bob.received().texts(), ["one", "two", "three"]);
+    let got = bob.received();
+    assert_eq!(got.texts(), ["one", "two", "three"]);
+    assert_eq!(got.events(), ["session_reset"], "no key of the other copy is used again");
 }
 
 #[test]
@@ -49,7 +51,9 @@ fn h4_a_home_that_was_put_back_is_refused_by_the_relay() {
     alice.nexo(&["send", "bob", "x"]).refused(90);
     alice.nexo(&["state", "adopt"]).ok();
     alice.nexo(&["send", "bob", "three"]).sent();
-    assert_eq!(bob.received().texts(), ["one", "two", "three"]);
+    let got = bob.received();
+    assert_eq!(got.texts(), ["one", "two", "three"]);
+    assert_eq!(got.events(), ["session_reset"], "no key of the past is used again");
 }
 
 #[test]

@@ -51,9 +51,19 @@ impl Done {
         (id.to_owned(), index.parse().unwrap())
     }
 
-    /// The texts of the messages it printed as JSON.
+    /// The texts of the messages it printed as JSON; what happened to sessions is none.
     pub(crate) fn texts(&self) -> Vec<String> {
-        self.objects().iter().map(|object| text(&object["text"])).collect()
+        let objects = self.objects().into_iter();
+        let messages = objects.filter(|object| object["schema"] != "nexo.event/1");
+        messages.map(|object| text(&object["text"])).collect()
+    }
+
+    /// What it printed as JSON of what happened to sessions.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.objects()
+            .iter()
+            .filter_map(|object| object["event"].as_str().map(String::from))
+            .collect()
     }
 
     /// The lines of a success, each a JSON object.
