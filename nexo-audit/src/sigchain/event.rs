@@ -469,6 +469,7 @@ mod tests {
     fn capabilities_have_names() {
         let caps = Caps::parse([0, 11]).unwrap();
         assert_eq!((caps.to_string().as_str(), caps.admin()), ("admin,send,stateless", true));
+        assert_eq!(caps.bits(), 11);
         assert!(!Caps::parse([0, 14]).unwrap().admin());
     }
 
