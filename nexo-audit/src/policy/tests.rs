@@ -161,6 +161,18 @@ fn each_rule_of_the_format_has_its_error() {
 }
 
 #[test]
+fn a_file_of_the_largest_size_is_read_and_one_byte_more_is_not() {
+    let of_size = |size: usize| {
+        let text = "quorum none\n#";
+        let text = text.to_owned() + &"x".repeat(size - text.len() - 1) + "\n";
+        assert_eq!(text.len(), size);
+        parse(&text).map(drop)
+    };
+    assert_eq!(of_size(256 * 1024), Ok(()));
+    assert_eq!(of_size(256 * 1024 + 1), Err(PolicyError::TooLong));
+}
+
+#[test]
 fn the_number_of_lines_of_a_kind_is_bounded() {
     let groups = |count: usize| {
         let mut text = witnesses(1) + "group G0 1 W0\n";
@@ -194,6 +206,19 @@ fn two_quorums_share_more_witnesses_than_may_lie() {
     let text = flat(3, 4) + "#nexo: faulty 2\n";
     assert!(matches!(parse(&text), Err(PolicyError::Unsound(_))));
     assert_eq!(Policy::parse(text.as_bytes(), Some(1)).unwrap().faulty(), 1);
+}
+
+/// k of n within a quorum of all: two sets share 2k - n, and none when that is below one.
+#[test]
+fn groups_share_what_their_thresholds_leave() {
+    for (k, n, shared) in [(1, 1, 1), (1, 2, 0), (1, 3, 0), (2, 3, 1), (3, 3, 3), (4, 5, 3)] {
+        let text = format!("{}group X {k}{}\ngroup Q all X\nquorum Q\n", witnesses(n), members(n));
+        let unsound = Unsound::Overlap { quorum: "Q".into(), shared, faulty: shared };
+        let refused = Policy::parse(text.as_bytes(), Some(shared));
+        assert_eq!(refused, Err(PolicyError::Unsound(unsound)), "{k} of {n}");
+        let sound = shared.checked_sub(1).map(|most| Policy::parse(text.as_bytes(), Some(most)));
+        assert!(sound.is_none_or(|policy| policy.is_ok()), "{k} of {n}");
+    }
 }
 
 #[test]

@@ -347,6 +347,7 @@ mod tests {
     use super::super::testchain::{DeviceBody, Person, raw};
     use super::super::wire::enc;
     use super::*;
+    use crate::encoding::to_hex;
     use proptest::prelude::*;
 
     fn device() -> Vec<u8> {
@@ -425,9 +426,50 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_event_and_reason_are_read_and_one_byte_more_is_not() {
+        let close = enc("nexo/1/body/close", &[]);
+        let of_size = |size: usize| {
+            let bare = raw(b"", [0; 32], 0, [0; 32], 8, [0; 32], &close).len();
+            let event = raw(&vec![b'o'; size - bare], [0; 32], 0, [0; 32], 8, [0; 32], &close);
+            assert_eq!(event.len(), size);
+            Event::parse(&event).map(|event| event.change)
+        };
+        assert_eq!(of_size(65_536), Ok(Change::Close));
+        assert_eq!(of_size(65_537), Err(EventError::TooLong));
+        let revoke = |reason: usize| {
+            let body = enc("nexo/1/body/revoke", &[&[9; 32], &vec![b'x'; reason]]);
+            read(3, &body).map(|event| event.change)
+        };
+        assert_eq!(revoke(64), Ok(Change::Revoke { device: [9; 32] }));
+        assert_eq!(revoke(65), Err(EventError::Reason));
+    }
+
+    /// Bytes and hashes of PROTOCOL.md 4, made by hand.
+    #[test]
+    fn what_is_signed_and_logged_is_over_these_bytes() {
+        let of = |accept_sig: Vec<u8>| SignedEvent {
+            event: b"abc".to_vec(),
+            sig: vec![1; 64],
+            accept_sig,
+        };
+        let both = of(vec![2; 64]);
+        let event_hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(to_hex(&both.event_hash()), event_hash);
+        let (label, field) = (b"\0\0\0\x11nexo/1/sig/accept", b"\0\0\0\x01\0\0\0\x20");
+        assert_eq!(both.acceptance(), [&label[..], &field[..], &both.event_hash()].concat());
+        for (signed, hash) in [
+            (both, "a1856182cea7c2dac2cae8b14a286e54e4c7aef0c68f88985625ed91102fa751"),
+            (of(vec![]), "0320dbcd0c58af4377f1ea7058e15dc70aca7ff38d691a75df115c804d929610"),
+        ] {
+            assert_eq!(to_hex(&signed.signatures_hash()), hash);
+        }
+    }
+
+    #[test]
     fn capabilities_have_names() {
         let caps = Caps::parse([0, 11]).unwrap();
         assert_eq!((caps.to_string().as_str(), caps.admin()), ("admin,send,stateless", true));
+        assert_eq!(caps.bits(), 11);
         assert!(!Caps::parse([0, 14]).unwrap().admin());
     }
 

@@ -12,6 +12,7 @@ use super::event::{Change, SignedEvent};
 use super::name::{Handle, label};
 use super::rules::{Chain, End, Violation};
 use super::wire::{enc, hash};
+use crate::encoding::to_hex;
 use crate::entry::Entry;
 use crate::key::{AccountKey, LogKey};
 use crate::merkle::Hash;
@@ -170,10 +171,6 @@ fn plain_step(index: u64, record: &PlainRecord) -> Step {
     Step { index, seq: 0, change: "plain", device, signer: None, time_ms: None }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
-    crate::encoding::to_hex(bytes)
-}
-
 /// Whether the body is the one that the entry's hashes were made of.
 fn committed(log_key: &LogKey, wanted: &Hash, logged: &Logged) -> Result<(), Violation> {
     let fits = match (&logged.entry, &logged.body) {
@@ -261,6 +258,7 @@ mod tests {
         let recover = (20, 2, "recover", false);
         assert_eq!(steps, [(0, 0, "genesis", true), (10, 1, "add_device", true), recover]);
         assert_eq!(history.steps[1].device, Some(to_hex(&phone.device_id())));
+        assert_eq!(history.steps[1].signer, Some(to_hex(&first.device_id())));
         assert_eq!(history.steps[0].time_ms, Some(1_700_000_000_000));
         assert_eq!(replayed(&[]), Ok(None));
     }
@@ -312,6 +310,42 @@ mod tests {
         assert_eq!(replayed(&chain(&account.events)), Err((20, Violation::OtherGenesis)));
         account.events[2] = account.events[1].clone();
         assert_eq!(replayed(&chain(&account.events)), Err((20, Violation::OtherGenesis)));
+    }
+
+    /// The hash is over the encoding of PROTOCOL.md 6, made by hand.
+    #[test]
+    fn a_plain_record_is_the_one_its_entry_was_made_of() {
+        let (handle, device) = ("alice".into(), "tab-1".into());
+        let known = PlainRecord { handle, account: [1; 32], device, key: [2; 32] };
+        let hash = "b4dc5a6fc43ed9caf3256652de16456260c0566c40f1c2da6c1028a80154c9d8";
+        assert_eq!(to_hex(&record_hash("log.example", &known)), hash);
+
+        // The label alone is another, then the record alone.
+        let good = logged(4, Body::Plain(record()));
+        let spoil: [fn(&mut Hash, &mut Hash); 2] = [|label, _| label[0] ^= 1, |_, r| r[0] ^= 1];
+        for spoil in spoil {
+            let mut bad = good.clone();
+            let Entry::PlainKey { label, record } = &mut bad.entry else { panic!() };
+            spoil(label, record);
+            assert_eq!(replayed(&[bad]), Err((4, Violation::NotLogged)));
+        }
+    }
+
+    #[test]
+    fn a_plain_device_has_a_short_visible_name_that_is_no_native_id() {
+        let named = |device: &str| {
+            let record = PlainRecord { device: device.into(), ..record() };
+            replayed(&[logged(4, Body::Plain(record))]).map(drop)
+        };
+        let hex = "0a".repeat(32);
+        for good in ["!", "~", &hex[1..], &"g".repeat(64), &format!("{}g", &hex[1..])] {
+            assert_eq!(named(good), Ok(()), "{good}");
+        }
+        let longer = format!("{hex}0");
+        for bad in [&hex, &hex.to_uppercase(), &longer, &"g".repeat(65), "\u{7f}", "a\tb", "\u{e9}"]
+        {
+            assert_eq!(named(bad), Err((4, Violation::PlainRecord)), "{bad:?}");
+        }
     }
 
     #[test]

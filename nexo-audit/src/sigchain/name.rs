@@ -99,12 +99,14 @@ impl Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::to_hex;
     use proptest::prelude::*;
 
     #[test]
     fn handles() {
         for good in ["al", "0.", "a_b-c.d", &"a".repeat(32)] {
-            assert_eq!(Handle::parse(good).unwrap().as_str(), good);
+            let handle = Handle::parse(good).unwrap();
+            assert_eq!((handle.as_str(), handle.to_string().as_str()), (good, good));
         }
         for bad in ["", "a", ".a", "-a", "Al", "a b", "ä1", "a/b", &"a".repeat(33)] {
             assert_eq!(Handle::parse(bad), Err(HandleError), "{bad}");
@@ -125,6 +127,15 @@ mod tests {
         ] {
             assert_eq!(Fingerprint::parse(&bad), None, "{bad}");
         }
+    }
+
+    /// The hashes are over the encodings of PROTOCOL.md 3, made by hand.
+    #[test]
+    fn labels_and_device_ids_are_these() {
+        let known = "59d242f976ca00a43fb067ad41694a9ac7e48e7569497bad21d6bb76f01ccec0";
+        assert_eq!(to_hex(&label("log.example", &Handle::parse("alice").unwrap())), known);
+        let known = "844258086ad270f5bd3ee219877eb8ebb24f15055f96bf58304cbf91da77a121";
+        assert_eq!(to_hex(&device_id(&[1; 32])), known);
     }
 
     #[test]

@@ -428,6 +428,16 @@ mod tests {
         ("a device that is not there is updated", Violation::NoDevice, |a| {
             a.update(&Person::new(1), &Person::new(3), 2, 0);
         }),
+        ("a revoked device is revoked again", Violation::NoDevice, |a| {
+            a.add(&Person::new(1), &Person::new(3), 7);
+            a.revoke(&Person::new(1), &Person::new(3));
+            a.revoke(&Person::new(1), &Person::new(3));
+        }),
+        ("a revoked device is updated", Violation::NoDevice, |a| {
+            a.add(&Person::new(1), &Person::new(3), 7);
+            a.revoke(&Person::new(1), &Person::new(3));
+            a.update(&Person::new(1), &Person::new(3), 2, 0);
+        }),
         ("another recovery key recovers", Violation::Signature, |a| {
             a.recover(&Person::new(8), &Person::new(3));
         }),
@@ -557,9 +567,16 @@ mod tests {
             assert_eq!(judge(&account), Err(violation));
         }
         // A device cannot stand where the recovery key or the operator signs.
-        let mut account = account.clone();
-        let event = raw(ORIGIN, genesis, 1, genesis, 5, by.device_id(), &body);
-        account.events.push(seal(event, &Person::new(2), Some(&Person::new(3))));
-        assert_eq!(judge(&account), Err(Violation::Signer));
+        let reset = enc("nexo/1/body/reset", &[&[7; 32]]);
+        for (kind, body, person, accepted) in
+            [(5, &body, Person::new(2), Some(Person::new(3))), (6, &reset, Person::log(), None)]
+        {
+            for (signer, outcome) in [(by.device_id(), Some(Violation::Signer)), (ZEROS, None)] {
+                let mut account = account.clone();
+                let event = raw(ORIGIN, genesis, 1, genesis, kind, signer, body);
+                account.events.push(seal(event, &person, accepted.as_ref()));
+                assert_eq!(judge(&account).err(), outcome, "type {kind}");
+            }
+        }
     }
 }

@@ -114,6 +114,10 @@ mod tests {
         let mut bytes = enc("ab", &[&[1, 2]]);
         bytes[10] = 0xff;
         assert_eq!(dec::<1>("ab", &bytes), Err(EncodingError::Truncated));
+        // By one byte only: a length of three with two there.
+        (bytes[10], bytes[13]) = (0, 3);
+        assert_eq!(dec::<1>("ab", &bytes), Err(EncodingError::Truncated));
+        assert_eq!(dec::<1>("ab", &[&bytes[..], &[9]].concat()), Ok([&[1, 2, 9][..]]));
     }
 
     proptest! {
@@ -122,7 +126,7 @@ mod tests {
             let bytes = enc("label", &[&a, &b]);
             prop_assert_eq!(dec::<2>("label", &bytes), Ok([&a[..], &b[..]]));
             for end in 0..bytes.len() {
-                prop_assert!(dec::<2>("label", &bytes[..end]).is_err());
+                prop_assert_eq!(dec::<2>("label", &bytes[..end]), Err(EncodingError::Truncated));
             }
             let _ = dec::<2>("label", &junk);
         }
