@@ -172,12 +172,14 @@ async fn whoever_guesses_tokens_is_slowed_down_and_their_neighbour_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_ends_its_own_socket_alone() {
     let server = Server::start();
-    let alice = Plain::new(&server, "alice").await;
+    let (alice, mallory) =
+        (Plain::new(&server, "alice").await, Plain::new(&server, "mallory").await);
     let conv = alice.conversation("alice").await;
     let mut writer = bell(&alice).await;
     let before = resident(&server);
     for n in 0..60 {
-        let mut socket = bell(&alice).await;
+        // Another account: no ring of what alice writes comes in between.
+        let mut socket = bell(&mallory).await;
         if n % 2 == 0 {
             socket.send(&json!({"type": "hello"})).await;
             assert_eq!(socket.next().await["type"], "hello");
