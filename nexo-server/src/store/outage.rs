@@ -23,10 +23,19 @@ use super::StoreError;
 /// go on between the writes that fail.
 const CALM: u64 = 5_000;
 
-/// What SQLite (`sqlite3_errstr`) and PostgreSQL (the C library's strerror) say of what passes
-/// by itself, or with room on the disk. Codes do not reach us.
-const PASSING: [&str; 5] =
-    ["disk is full", "disk I/O error", "is locked", "readonly database", "No space left on device"];
+/// What SQLite (`sqlite3_errstr`), PostgreSQL (the C library's strerror) and libpq say of what
+/// passes by itself, or with room on the disk. Codes do not reach us, and a connection that ends
+/// in the middle of rows comes without its kind.
+const PASSING: [&str; 8] = [
+    "disk is full",
+    "disk I/O error",
+    "is locked",
+    "readonly database",
+    "No space left on device",
+    "server closed the connection unexpectedly",
+    "terminating connection",
+    "no connection to the server",
+];
 
 /// Whether a failed query may succeed later without anyone mending the relay.
 pub(super) fn may_pass(error: &diesel::result::Error) -> bool {
@@ -144,6 +153,8 @@ mod tests {
             said(Unknown, "database or disk is full"),
             said(Unknown, "could not extend file \"base/1\": No space left on device"),
             said(Unknown, "attempt to write a readonly database"),
+            said(Unknown, "server closed the connection unexpectedly\n\tThis probably means"),
+            said(Unknown, "terminating connection due to administrator command"),
         ] {
             assert!(may_pass(&error), "{error}");
         }
