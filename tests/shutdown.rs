@@ -19,12 +19,10 @@ fn signal(server: &Server, name: &str) {
 }
 
 /// A socket that said hello.
-async fn stream(of: &Plain, mut fields: Value) -> Socket {
+async fn stream(of: &Plain, fields: Value) -> Socket {
     let query = format!("token={}", of.token());
     let mut socket = Socket::open(&of.wire.url, &query, &[]).await;
-    fields["type"] = "hello".into();
-    socket.send(&fields).await;
-    assert_eq!(socket.next().await["type"], "hello");
+    socket.hello(fields).await;
     socket
 }
 
@@ -77,8 +75,7 @@ async fn what_was_taken_is_acked_before_the_bye(engine: Engine) {
     let bob = Plain::log_in(&server.wire(), "bob", bob.key.clone()).await;
     let query = format!("token={}", bob.token());
     let mut socket = Socket::open(&bob.wire.url, &query, &[]).await;
-    socket.send(&json!({"type": "hello", "cursor": "tail"})).await;
-    assert_eq!(socket.next().await["after"], place);
+    assert_eq!(socket.hello(json!({"cursor": "tail"})).await["after"], place);
 }
 
 #[tokio::test]

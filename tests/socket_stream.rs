@@ -29,9 +29,7 @@ struct Stream {
 impl Stream {
     async fn open(url: &str, token: &str, fields: Value) -> Self {
         let mut socket = Socket::open(url, &format!("token={token}"), &[]).await;
-        socket.send(&hello(fields)).await;
-        let hello = socket.next().await;
-        assert_eq!(hello["type"], "hello", "{hello}");
+        let hello = socket.hello(fields).await;
         Self { socket, hello, log: None, head: None }
     }
 

@@ -253,6 +253,20 @@ impl Socket {
         serde_json::from_str(&self.next_text().await).unwrap()
     }
 
+    /// Says hello with these fields; the relay's hello. A ring may come in between, from what was
+    /// committed just before.
+    pub(crate) async fn hello(&mut self, mut fields: Value) -> Value {
+        fields["type"] = "hello".into();
+        self.send(&fields).await;
+        loop {
+            let frame = self.next().await;
+            if frame["type"] == "hello" {
+                return frame;
+            }
+            assert_eq!(frame["type"], "head", "{frame}");
+        }
+    }
+
     /// The code with which the relay closes; it may send frames before. A connection that just
     /// ends is no clean close.
     pub(crate) async fn closed(&mut self) -> u16 {
