@@ -5,39 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::harness::shell::{Follower, Person};
-use crate::harness::{Engine, Proxy, Server, Way, both, text};
-
-/// A relay with two networks before it: one that stays as it is, and one that a test troubles.
-struct World {
-    server: Server,
-    calm: Proxy,
-    rough: Proxy,
-}
-
-impl World {
-    fn new(engine: Engine) -> Self {
-        let (calm, rough) = (Proxy::new(), Proxy::new());
-        let urls = format!("--ping-every 1 --public-url {},{}", calm.url(), rough.url());
-        let server = engine.setup().args(&urls).start();
-        calm.lead_to(server.address());
-        rough.lead_to(server.address());
-        Self { server, calm, rough }
-    }
-
-    /// Alice in the calm, Bob in the rough.
-    fn people(&self) -> (Person, Person) {
-        let (alice, bob) = (Person::behind(self.calm.url()), Person::behind(self.rough.url()));
-        alice.nexo(&["register", "alice"]).ok();
-        bob.nexo(&["register", "bob"]).ok();
-        (alice, bob)
-    }
-
-    fn restart(&mut self) {
-        self.server.kill9();
-        self.server.restart();
-    }
-}
+use crate::harness::proxy::World;
+use crate::harness::shell::Follower;
+use crate::harness::{Engine, Way, both, text};
 
 fn object(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
@@ -156,4 +126,17 @@ fn who_follows_is_brought_what_others_of_the_home_have_not_stored() {
     for id in sent {
         assert!(printed.contains(&id), "{id}");
     }
+}
+
+#[test]
+fn a_large_backlog_comes_in_pieces_and_in_order() {
+    let world = World::new(Engine::Sqlite);
+    let (alice, bob) = world.people();
+    let lines: String = (0..300).map(|n| format!("{n}\n")).collect();
+    let sent = alice.pipe(&["send", "bob", "--stdin-lines", "--json"], lines.as_bytes());
+    assert_eq!(sent.objects().len(), 300);
+    let args = ["tail", "--follow", "--json", "-n", "300"];
+    let done = Follower::start(&mut bob.command(&args)).ended();
+    let got: Vec<u64> = done.objects().iter().map(|o| text(&o["text"]).parse().unwrap()).collect();
+    assert!(got.iter().copied().eq(0..300), "{got:?}");
 }

@@ -45,7 +45,7 @@ pub(crate) mod workspace;
 pub(crate) use engine::{Engine, both};
 pub(crate) use native::Native;
 pub(crate) use plain::Plain;
-pub(crate) use proxy::{Proxy, Way};
+pub(crate) use proxy::Way;
 pub(crate) use server::Server;
 pub(crate) use wire::{Reply, Socket, Wire};
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
-use super::DEADLINE;
+use super::shell::Person;
+use super::{DEADLINE, Engine, Server};
 
 /// What happens to what is on its way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,6 +97,48 @@ impl Proxy {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.0.lock().unwrap()
+    }
+}
+
+/// A relay with two networks before it: one that stays as it is, and one that a test troubles.
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) calm: Proxy,
+    pub(crate) rough: Proxy,
+}
+
+impl World {
+    /// The relay pings every second, so that silence is soon noticed.
+    pub(crate) fn new(engine: Engine) -> Self {
+        let (calm, rough) = (Proxy::new(), Proxy::new());
+        let args = format!("--ping-every 1 --public-url {},{}", calm.url(), rough.url());
+        let server = engine.setup().args(&args).start();
+        calm.lead_to(server.address());
+        rough.lead_to(server.address());
+        Self { server, calm, rough }
+    }
+
+    /// Alice in the calm, Bob in the rough.
+    pub(crate) fn people(&self) -> (Person, Person) {
+        self.registered(&self.calm, &self.rough)
+    }
+
+    /// Alice in the rough, Bob in the calm.
+    pub(crate) fn people_the_other_way(&self) -> (Person, Person) {
+        self.registered(&self.rough, &self.calm)
+    }
+
+    fn registered(&self, hers: &Proxy, his: &Proxy) -> (Person, Person) {
+        let (alice, bob) = (Person::behind(hers.url()), Person::behind(his.url()));
+        alice.nexo(&["register", "alice"]).ok();
+        bob.nexo(&["register", "bob"]).ok();
+        (alice, bob)
+    }
+
+    /// Kills the relay, and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.server.kill9();
+        self.server.restart();
     }
 }
 
