@@ -26,6 +26,7 @@
 //! | `shutdown` | is everybody told of its end, and is what was taken kept |
 //! | `restart`, `crash` | what is kept over a restart and a power cut, and what is refused |
 //! | `sessions` | does nexo-cli keep its sessions, whatever is lost, killed or done at once |
+//! | `send_lines` | is each line sent once and in order, whatever becomes of the connection |
 //! | `soak` | does an auditor ever find anything in an honest log under load |
 //! | `kills` | the same, hundreds of times, when asked for |
 //! | `replicas` | are servers on one PostgreSQL one log, and does each outlive the others |
@@ -38,6 +39,8 @@
 //! | `audit_keys` | is an account's history the one that was logged, and is what is hidden found |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
+//! | `tail_follow` | does tail get everything, whatever becomes of the connection |
+//! | `tail_kills` | the same under load, with everything killed all the time; for long when asked for |
 //! | `tail_sinks` | do handlers and files get every message, however tail ends |
 //! | `stateless` | can a script send with a line of text and no home |
 //! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
@@ -109,6 +112,8 @@ mod replicas;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod send_lines;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod shutdown;
@@ -122,6 +127,10 @@ mod socket_stream;
 mod stateless;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod tail_follow;
+#[cfg(test)]
+mod tail_kills;
 #[cfg(test)]
 mod tail_sinks;
 #[cfg(test)]

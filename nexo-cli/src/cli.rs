@@ -15,6 +15,7 @@ Examples:
   nexo-cli tail --follow --json
   nexo-cli tail --follow --exec ./on-message          each one until it exits 0
   nexo-cli send bob --idempotency-key build-42 done      safe to repeat
+  tail -f app.log | nexo-cli send ops --stdin-lines      a message for every line
   NEXO_IDENTITY_FILE=/run/secrets/nexo nexo-cli send ops 'deployed'";
 
 fn after() -> String {
@@ -347,11 +348,17 @@ pub struct Send {
     /// File with the text.
     #[arg(long, value_name = "FILE")]
     pub body_file: Option<PathBuf>,
-    /// The same key sends the same message at most once.
+    /// Every line of stdin is a message; all of them go over one socket, and one line (or object)
+    /// comes back for each, in their order. --timeout then bounds how long lines wait without any
+    /// of them being acknowledged.
+    #[arg(long, conflicts_with_all = ["text", "body_file"])]
+    pub stdin_lines: bool,
+    /// The same key sends the same message at most once; with --stdin-lines, line N of the same
+    /// key.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// Go on with a message that was stored and not delivered, as it was sealed then.
-    #[arg(long, value_name = "MSG_ID", conflicts_with_all = ["text", "body_file", "idempotency_key"])]
+    #[arg(long, value_name = "MSG_ID", conflicts_with_all = ["text", "body_file", "idempotency_key", "stdin_lines"])]
     pub resume: Option<String>,
     /// Send only to this account; also accepts it where the handle was another one's.
     #[arg(long, value_name = "nexo1:FINGERPRINT")]

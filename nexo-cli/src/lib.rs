@@ -100,7 +100,8 @@ async fn supervised(context: &Context, cli: &Cli) -> Result<(), CliError> {
 /// Ends when the deadline passes; never for a command without one.
 async fn deadline(context: &Context, cli: &Cli) -> u64 {
     let options = &context.options;
-    if commands::is_endless(&cli.command) && options.timeout.is_none() {
+    let endless = commands::is_endless(&cli.command) && options.timeout.is_none();
+    if endless || commands::keeps_deadline(&cli.command) {
         return std::future::pending().await;
     }
     tokio::time::sleep(options.deadline()).await;

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -126,7 +126,18 @@ pub(crate) struct Follower {
 impl Follower {
     /// Starts it.
     pub(crate) fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::following(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it, with its input to be written.
+    pub(crate) fn fed(command: &mut Command) -> (Self, ChildStdin) {
+        let mut follower = Self::following(command.stdin(Stdio::piped()));
+        let stdin = follower.child.stdin.take().unwrap();
+        (follower, stdin)
+    }
+
+    fn following(command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let err = whole(child.stderr.take().unwrap());
@@ -187,6 +198,11 @@ impl Person {
     /// Without an account yet, at this server.
     pub(crate) fn at(server: &Server) -> Self {
         Self { temp: TempDir::new().unwrap(), url: server.url().to_owned() }
+    }
+
+    /// Without an account yet, at the server that this address leads to.
+    pub(crate) fn behind(url: &str) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: url.to_owned() }
     }
 
     /// With an account.

@@ -1,5 +1,7 @@
 //! What people and scripts hand in: handles, texts, times.
 
+mod lines;
+
 use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
@@ -8,6 +10,8 @@ use nexo_schema::ids::Handle;
 use crate::clock;
 use crate::e2ee::padding::MAX_BODY;
 use crate::error::CliError;
+
+pub(super) use lines::Lines;
 
 /// Reads a handle; case and surrounding space do not matter, as at the relay.
 pub(super) fn handle(text: &str) -> Result<Handle, CliError> {

@@ -72,3 +72,9 @@ pub fn is_endless(command: &Command) -> bool {
         _ => false,
     }
 }
+
+/// Whether the command itself says what `--timeout` bounds.
+#[must_use]
+pub fn keeps_deadline(command: &Command) -> bool {
+    matches!(command, Command::Send(args) if args.stdin_lines)
+}
