@@ -283,7 +283,7 @@ fn sender_at(
     Ok(Sender { account, device, grant })
 }
 
-/// As [`sender_at`], with the time of the earliest head that covers the place, asked for only
+/// As `sender_at`, with the time of the earliest head that covers the place, asked for only
 /// where it matters. `head` covers it.
 ///
 /// # Errors
