@@ -38,6 +38,7 @@
 //! | `audit_keys` | is an account's history the one that was logged, and is what is hidden found |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
+//! | `bench` | are the figures of nexo-cli bench those of messages that arrived |
 //! | `tail_sinks` | do handlers and files get every message, however tail ends |
 //! | `stateless` | can a script send with a line of text and no home |
 //! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
@@ -64,6 +65,8 @@ mod audit_kill;
 mod audit_liar;
 #[cfg(test)]
 mod audit_watch;
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod caching;
 #[cfg(test)]
