@@ -39,6 +39,7 @@
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
 //! | `bench` | are the figures of nexo-cli bench those of messages that arrived |
+//! | `tail_follow` | does tail get everything, whatever becomes of the connection |
 //! | `tail_sinks` | do handlers and files get every message, however tail ends |
 //! | `stateless` | can a script send with a line of text and no home |
 //! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
@@ -125,6 +126,8 @@ mod socket_stream;
 mod stateless;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod tail_follow;
 #[cfg(test)]
 mod tail_sinks;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! this crate to an exit code, and one to a hint.
 
 use std::io;
+use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
 
@@ -412,6 +413,15 @@ impl CliError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self.exit(), Exit::Temporary | Exit::Unreachable)
+    }
+
+    /// How long the relay asked to wait, if it did.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error) | Self::Receive(ReceiveError::Api(error)) => error.retry_after(),
+            _ => None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! plain    a client as the seed describes one
 //! native   a client with a sigchain and encryption, which can also misbehave
 //! chain    events of a sigchain, signed by whom a test wants
+//! proxy    a network that is cut, stands still, or loses answers
 //! proof    DPoP proofs and access tokens, made by hand so that they can be made wrong
 //! note     checkpoints and audit paths, checked without code of the server
 //! reader   the public log over HTTP, verified with the auditor's library
@@ -32,6 +33,7 @@ pub(crate) mod note;
 pub(crate) mod plain;
 pub(crate) mod postgres;
 pub(crate) mod proof;
+pub(crate) mod proxy;
 pub(crate) mod reader;
 mod sender;
 pub(crate) mod server;
@@ -43,6 +45,7 @@ pub(crate) mod workspace;
 pub(crate) use engine::{Engine, both};
 pub(crate) use native::Native;
 pub(crate) use plain::Plain;
+pub(crate) use proxy::{Proxy, Way};
 pub(crate) use server::Server;
 pub(crate) use wire::{Reply, Socket, Wire};
 

@@ -189,6 +189,11 @@ impl Person {
         Self { temp: TempDir::new().unwrap(), url: server.url().to_owned() }
     }
 
+    /// Without an account yet, at the server that this address leads to.
+    pub(crate) fn behind(url: &str) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: url.to_owned() }
+    }
+
     /// With an account.
     pub(crate) fn registered(server: &Server, handle: &str) -> Self {
         let person = Self::at(server);

@@ -9,8 +9,9 @@
 
 mod accounts;
 mod error;
+mod frames;
 mod member;
-mod stream;
+mod socket;
 mod tls;
 mod url;
 
@@ -26,8 +27,9 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 
 pub use error::ApiError;
+pub use frames::{Ack, Greeting, Heard};
 pub use member::{Login, Member};
-pub use stream::{Bell, Ring};
+pub use socket::Socket;
 pub use tls::{TlsError, client_config};
 pub use url::{RelayUrl, UrlError};
 

@@ -19,7 +19,6 @@ pub const MAX_AGE: u64 = 24 * 3600;
 /// How far a time signature may be ahead of this machine's clock, seconds.
 const MAX_AHEAD: u64 = 300;
 
-
 /// Where heads, keys and proofs come from. Two implementers: the relay, and the tests' log that
 /// can lie.
 #[expect(async_fn_in_trait, reason = "one thread; no caller needs the futures to be Send")]

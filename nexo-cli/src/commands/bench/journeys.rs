@@ -104,7 +104,8 @@ impl Journeys {
 
     pub(super) fn arrived(&mut self, item: Item) -> Result<(), CliError> {
         let at = Instant::now();
-        let head = self.heads.len().checked_sub(1).ok_or_else(|| wrong("a head before the items"))?;
+        let head =
+            self.heads.len().checked_sub(1).ok_or_else(|| wrong("a head before the items"))?;
         let journey = self.journey(&item.msg_id, "what was sent to this account")?;
         let inclusion = item.inclusion.ok_or_else(|| wrong("an item with its proof"))?;
         let arrival = Arrival { at, sth_index: item.sth_index, inclusion, head };

@@ -9,9 +9,8 @@ use nexo_schema::limits::MAX_WINDOW;
 use nexo_schema::stream::Hello;
 use tokio::time::{Instant, sleep_until};
 
-use super::accounts::Guest;
 use super::journeys::{Journeys, Mail};
-use crate::api::{ApiError, Heard, Relay, Socket};
+use crate::api::{ApiError, Heard, Socket};
 use crate::body::Matter;
 use crate::cli::Bench;
 use crate::clock;
