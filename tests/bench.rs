@@ -26,12 +26,3 @@ async fn a_bench_measures_what_arrived_and_touches_no_home() {
     let text = person.nexo(&["bench", "-n", "5", "--sockets", "1", "--size", "1"]);
     assert!(text.ok().starts_with("5 messages of 1 bytes, 1 sockets with 32 in flight each\n"));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bench_waits_where_the_relay_asks_it_to_and_says_so() {
-    let server = Server::setup().rate_limits().start();
-    let person = Person::at(&server);
-    let figures = person.nexo(&["bench", "--json", "-n", "700", "--size", "32768"]).object();
-    assert!(number(&figures["limited"]) > 0, "{figures}");
-    assert_eq!(number(&server.wire().get("/log/head").await.ok()["size"]), 702);
-}

@@ -173,3 +173,47 @@ impl Journeys {
 fn wrong(expected: &'static str) -> CliError {
     ApiError::Malformed { route: "GET /ws".to_owned(), expected }.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journeys(count: u8) -> Journeys {
+        let mail = |n: u8| Mail {
+            msg_id: MsgId::parse(&format!("m-{n}")).unwrap(),
+            request: vec![n],
+            envelope: EnvelopeHash::from_bytes([n; 32]),
+        };
+        Journeys::of((0..count).map(mail).collect())
+    }
+
+    fn ack(of: &Journeys, n: usize) -> Ack {
+        let msg_id = of.all[n].mail.msg_id.clone();
+        Ack { msg_id, sth_index: 1, duplicate: false, receipt: None }
+    }
+
+    #[test]
+    fn what_has_to_wait_is_sent_again_and_timed_from_its_first_try() {
+        let mut journeys = journeys(2);
+        assert_eq!(journeys.depart(), Some(vec![0]));
+        let first = journeys.all[0].left;
+        let id = journeys.all[0].mail.msg_id.clone();
+        journeys.put_back(&id).unwrap();
+        assert_eq!(journeys.depart(), Some(vec![1]));
+        assert_eq!(journeys.depart(), Some(vec![0]));
+        assert_eq!((journeys.depart(), journeys.limited), (None, 1));
+        assert_eq!(journeys.all[0].left, first);
+        assert!(journeys.put_back(&MsgId::parse("m-9").unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_no_honest_relay_says_ends_the_run() {
+        let mut journeys = journeys(1);
+        assert_eq!(journeys.under_way(), Some(1));
+        let known = ack(&journeys, 0);
+        journeys.acked(known.clone()).unwrap();
+        assert!(journeys.acked(known).is_err(), "twice");
+        let other = ack(&self::journeys(2), 1);
+        assert!(journeys.acked(other).is_err(), "never sent");
+    }
+}

@@ -150,7 +150,9 @@ async fn hear(
     context: &Context,
 ) -> Result<(), CliError> {
     let progress = context.printer.progress();
-    while let Some(left) = journeys.borrow().under_way() {
+    loop {
+        let left = journeys.borrow().under_way();
+        let Some(left) = left else { break };
         progress.show(&format!("{left} messages have not arrived"));
         let mut heard = Some(socket.next().await);
         let mut cursor = None;
