@@ -39,6 +39,7 @@
 //! | `audit_keys` | is an account's history the one that was logged, and is what is hidden found |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
+//! | `bench` | are the figures of nexo-cli bench those of messages that arrived |
 //! | `tail_follow` | does tail get everything, whatever becomes of the connection |
 //! | `tail_kills` | the same under load, with everything killed all the time; for long when asked for |
 //! | `tail_sinks` | do handlers and files get every message, however tail ends |
@@ -67,6 +68,8 @@ mod audit_kill;
 mod audit_liar;
 #[cfg(test)]
 mod audit_watch;
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod caching;
 #[cfg(test)]

@@ -126,6 +126,13 @@ pub enum Command {
     Send(Send),
     /// Receive: verify, decrypt, print what was not printed yet
     Tail(Tail),
+    /// Measure a relay: durable acks a second, and how soon messages arrive
+    ///
+    /// Makes two accounts (bench-...) at --server and leaves them there with the messages, which
+    /// one sent to the other; touches no home. Texts are sealed before the clock starts. Every
+    /// receipt and every delivered message is verified before a figure is printed. Times of a
+    /// message count from when it was first sent, waits for the relay's rate limits included.
+    Bench(Bench),
     /// Show what was sent and received; needs no network
     History(History),
     /// Delete a message of one's own for everyone
@@ -402,6 +409,26 @@ pub struct Tail {
     /// dead-letters.jsonl in the home].
     #[arg(long, value_name = "FILE", requires = "exec")]
     pub dead_letters: Option<PathBuf>,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Messages to send.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub messages: u32,
+    /// WebSockets that send at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub sockets: u8,
+    /// Messages of each socket that wait for their ack.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub in_flight: u16,
+    /// Bytes of each text.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=32_768))]
+    pub size: u16,
+    /// File with an invite that is good for two accounts, where the relay wants one.
+    #[arg(long, value_name = "FILE")]
+    pub invite_file: Option<PathBuf>,
 }
 
 /// `history`.

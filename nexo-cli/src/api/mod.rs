@@ -231,9 +231,9 @@ impl LogSource for Relay {
         path(&view.hashes).ok_or_else(|| malformed(&call, "a path of hashes"))
     }
 
-    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
-        let path = format!("/log/head/{size}");
-        let call = Call { method: Method::GET, path: &path, query: "", body: None };
+    async fn head_covering(&self, sth_index: u64) -> Result<Option<Vec<u8>>, ApiError> {
+        let query = format!("covering={sth_index}");
+        let call = Call { method: Method::GET, path: "/log/head", query: &query, body: None };
         let view: HeadView = match self.asked(&call, MAX_TEXT).await {
             Err(error) if error.code() == Some(ErrorCode::NotFound) => return Ok(None),
             other => json(&call, &other?)?,

@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, args: &Register) -> Result<(), CliErr
 }
 
 /// Logs in and finds the account in the log, as everybody else would.
-async fn enter(session: &Session<'_>) -> Result<u64, CliError> {
+pub(super) async fn enter(session: &Session<'_>) -> Result<u64, CliError> {
     session.member.log_in().await?;
     let now = clock::seconds();
     let identity = &session.profile.identity;
@@ -177,7 +177,7 @@ pub(super) fn recovery_text(seed: &[u8; 32]) -> Zeroizing<String> {
     Zeroizing::new(format!("{RECOVERY_PREFIX}{}\n", to_hex(seed)))
 }
 
-fn new_identity(
+pub(super) fn new_identity(
     origin: &Origin,
     handle: &Handle,
     capabilities: Capabilities,
@@ -251,7 +251,7 @@ async fn stateless(
 }
 
 /// Admin, because a chain begins with a device that may change it; send; and stateless.
-fn stateless_capabilities() -> Capabilities {
+pub(super) fn stateless_capabilities() -> Capabilities {
     let bits =
         Capabilities::ADMIN.bits() | Capabilities::SEND.bits() | Capabilities::STATELESS.bits();
     Capabilities::from_bits(bits).expect("the three bits are known ones")

@@ -172,6 +172,22 @@ pub async fn deliver(
     resume(session, to, letter, row, now).await
 }
 
+/// Seals `letter` to `to` in a conversation that is open, and stores it, without sending.
+///
+/// # Errors
+/// [`DeliverError`].
+pub async fn prepare(
+    session: &Session<'_>,
+    to: &Addressees,
+    letter: &Letter<'_>,
+    now: u64,
+) -> Result<OutboxRow, DeliverError> {
+    let own = session.profile.identity.account;
+    let conversation = ConversationId::direct(session.trust.origin(), own, to.to.account.id);
+    open_conversation(session, &to.to, conversation).await?;
+    put(session, to, conversation, letter, now).await
+}
+
 /// Goes on with a stored message: the same bytes, or the receipt if it was acknowledged.
 ///
 /// # Errors

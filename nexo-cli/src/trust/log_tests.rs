@@ -151,7 +151,7 @@ async fn an_entry_is_as_old_as_the_first_head_that_covers_it() {
     let trust = LogTrust::new(&log, &vault, &key, None, None);
     let head = trust.fetch_head(log.now()).await.unwrap();
     log.batch_time.set(Some(log.now() - 5000));
-    for (place, age) in [(3, 5000), (4, 5000), (5, 0), (6, 0)] {
+    for (place, age) in [(3, 5000), (4, 5000), (5, 5000), (6, 5000), (7, 0)] {
         let time = trust.time_of(place, &head, log.now()).await.unwrap();
         assert_eq!(log.now() - time, age, "entry {place}");
     }

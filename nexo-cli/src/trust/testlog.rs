@@ -128,9 +128,10 @@ impl LogSource for TestLog {
         Ok(subproof(from, &self.leaves.borrow()[..to], true))
     }
 
-    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
+    async fn head_covering(&self, sth_index: u64) -> Result<Option<Vec<u8>>, ApiError> {
         // Pairs of entries came in one batch each.
-        let signed = size.is_multiple_of(2) && size <= self.size();
+        let size = sth_index.next_multiple_of(2);
+        let signed = size <= self.size();
         let (now, batch) = (self.now.get(), self.batch_time.get());
         self.now.set(batch.unwrap_or(now));
         let note = signed.then(|| self.note(size).into_bytes());

@@ -70,7 +70,7 @@ pub use prekeys::{PrekeyRow, PublishRefusal, fallback, one_time_left, publish, s
 pub use proofs::{forget_proofs, use_proof};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use retries::{RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
-pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
+pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, head_covering, newest_head, tile};
 
 use conn::{Readers, Shared, exclusive, snapshot};
 use outage::Outage;
