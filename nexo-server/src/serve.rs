@@ -95,6 +95,7 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     let options = Options::new(Box::new(move || log_clock.seconds()));
     store.listen(options.others.clone())?;
     let (log, writer) = Log::start(ledger, keys, &config.data_dir, options)?;
+    rooms.under(log.heads());
     let app = App::new(Parts {
         tokens: AccessTokens::new(&secret, &config, &origin),
         dpop: DpopChecker::new(&config, &origin, clock.seconds()),

@@ -59,12 +59,12 @@ pub use conversations::{
 };
 pub use cursors::{CursorMove, cursor_of, move_cursors, open_cursor};
 pub use directory::{KeyEvent, KeyEvents, key_events_after};
-pub use fresh::{Audience, Fresh, Present};
+pub use fresh::{Audience, Fresh, FreshItem, Present};
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
 pub use links::{Link, Offer, PutLink, live_link, offer, put_link};
-pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
-pub use messages::{Rows, page_since};
+pub use messages::{Deletion, Feed, PacketsOf, PageSize, Rows, StoredItem};
+pub use messages::{feed, message_by_id, page_after, page_since};
 pub use places::message_places;
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, one_time_left, publish, stock};
 pub use proofs::{forget_proofs, use_proof};

@@ -755,10 +755,17 @@ fn a_batch_is_told_as_the_database_has_it(on: Engine) {
     let [fresh] = &told[..] else { panic!("{told:?}") };
     assert_eq!((fresh.before, fresh.size), (2, 5));
     assert_eq!(fresh.accounts, [account("alice"), account("bob")]);
-    // What is told leaves out the packets, and they alone.
-    let mut rows = rows;
-    rows.iter_mut().filter_map(|row| row.packets.as_mut()).for_each(|p| *p = PacketsOf::default());
-    assert_eq!(format!("{:?}", fresh.items.as_ref().unwrap()), format!("{rows:?}"));
+    assert_eq!(fresh.members[&conv], [account("alice"), account("bob")]);
+    let shown = |fresh: &FreshItem| {
+        let packets = fresh.packets_of(&device("bob"));
+        format!("{:?}", StoredItem { packets, ..fresh.item.clone() })
+    };
+    let shown: Vec<String> = fresh.items.iter().flatten().map(shown).collect();
+    let stored: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
+    assert_eq!(shown, stored);
+    let own = |row: &StoredItem| row.packets.as_ref().map(|packets| packets.own.is_some());
+    let (gone, said) = (Some(false), Some(true));
+    assert_eq!(rows.iter().map(own).collect::<Vec<_>>(), [gone, None, said], "m1, its end, m3");
 }
 
 fn what_a_failed_batch_read_is_forgotten(on: Engine) {

@@ -147,7 +147,7 @@ pub struct NativeMessage {
 }
 
 /// A key packet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Packet {
     /// Whom it is for.
     pub device: DeviceId,

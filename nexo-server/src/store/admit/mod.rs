@@ -117,7 +117,9 @@ impl<'a> Admission<'a> {
         self.touched.sort_unstable();
         self.touched.dedup();
         for conv in &self.touched {
-            self.told.accounts.extend(self.known.members.get(conv).into_iter().flatten());
+            if let Some(members) = self.known.members.get(conv) {
+                self.told.members.insert(*conv, members.clone());
+            }
         }
         Ok(self.told)
     }
