@@ -286,14 +286,17 @@ async fn hear(
     mut sent: watch::Receiver<Option<usize>>,
 ) -> Result<Seen, DriveError> {
     let mut seen = Seen::default();
-    let mut acked = 0;
-    while sent.borrow().is_none_or(|sent| seen.delivered.len() < sent) {
+    let (mut acked, mut total) = (0, None);
+    while total.is_none_or(|total| seen.delivered.len() < total) {
         let text = tokio::select! {
             text = next_text(&mut stream) => text?,
-            changed = sent.changed() => match changed {
-                Ok(()) => continue,
+            told = wait_for_total(&mut sent), if total.is_none() => match told {
+                Some(_) => {
+                    total = told;
+                    continue;
+                }
                 // The sender has failed, and says why itself.
-                Err(_) => return Ok(seen),
+                None => return Ok(seen),
             },
         };
         let stray = || DriveError::Stray(text.to_string());
@@ -310,6 +313,11 @@ async fn hear(
     }
     let _ = stream.close(None).await;
     Ok(seen)
+}
+
+/// What the sender says it sent; `None` if it ended without a word.
+async fn wait_for_total(sent: &mut watch::Receiver<Option<usize>>) -> Option<usize> {
+    *sent.wait_for(Option::is_some).await.ok()?
 }
 
 /// Does not wait for ever once everything was sent.
