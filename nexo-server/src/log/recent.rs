@@ -47,7 +47,7 @@ struct RightEdge {
 
 impl RecentTiles {
     /// Of the tree of `size` leaves: its partial tiles, and any others.
-    pub(super) fn new(size: u64, tiles: impl IntoIterator<Item = TileWrite>) -> Self {
+    pub(crate) fn new(size: u64, tiles: impl IntoIterator<Item = TileWrite>) -> Self {
         let tiles = tiles.into_iter().map(|t| ((t.level, t.index), Layers::of(t.hashes))).collect();
         Self { size, tiles, edge: OnceLock::new() }
     }

@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn a_batch_is_proved_in_its_own_head_while_that_is_kept() {
         let rooms = Rooms::default();
-        let tiles = RecentTiles::default();
+        let tiles = RecentTiles::new(1, []);
         let head = Arc::new(Head::new(1, [0; 32], b"note".as_slice().into(), 1, tiles));
         let (_log, heads) = watch::channel(head);
         rooms.under(heads);
