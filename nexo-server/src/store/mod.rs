@@ -38,6 +38,7 @@ mod schema;
 mod suite;
 mod tree;
 mod unwritable;
+mod usage;
 pub mod whole;
 
 use std::io;
@@ -71,6 +72,7 @@ pub use proofs::{forget_proofs, use_proof};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use retries::{RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
 pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
+pub use usage::StorageQuota;
 
 use conn::{Readers, Shared, exclusive, snapshot};
 use outage::Outage;
