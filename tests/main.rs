@@ -13,6 +13,7 @@
 //! | `malformed/` | is every malformed request refused, and nothing stored |
 //! | `tokens`, `dpop` | which tokens are taken, and with which proofs |
 //! | `admission` | who may make an account, and how often anybody may ask |
+//! | `proxy` | does all of it work behind nginx, and is a client who it is |
 //! | `prekeys` | publishing and claiming prekeys |
 //! | `devices/` | do chains take what follows their rules and nothing else, is a device's end its end |
 //! | `cli_devices/` | does nexo-cli's account of several devices hold together, and see intruders |
@@ -108,6 +109,8 @@ mod prekeys;
 mod proofs;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]

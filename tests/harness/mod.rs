@@ -29,6 +29,7 @@ pub(crate) mod engine;
 pub(crate) mod liar;
 pub(crate) mod load;
 pub(crate) mod native;
+pub(crate) mod nginx;
 pub(crate) mod note;
 pub(crate) mod plain;
 pub(crate) mod postgres;

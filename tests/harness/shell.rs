@@ -197,7 +197,12 @@ pub(crate) struct Person {
 impl Person {
     /// Without an account yet, at this server.
     pub(crate) fn at(server: &Server) -> Self {
-        Self { temp: TempDir::new().unwrap(), url: server.url().to_owned() }
+        Self::reaching(server.url())
+    }
+
+    /// Without an account yet, at whatever this URL leads to.
+    pub(crate) fn reaching(url: &str) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: url.to_owned() }
     }
 
     /// Without an account yet, at the server that this address leads to.
