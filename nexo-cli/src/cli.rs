@@ -60,7 +60,7 @@ pub struct Global {
     /// Use the stateless identity read from this open file descriptor.
     #[arg(long, global = true, value_name = "N")]
     pub identity_fd: Option<u32>,
-    /// File of the key that seals secrets in the state; by default state.key in the home.
+    /// File of the key that the state is sealed under; by default state.key in the home.
     #[arg(long, global = true, value_name = "FILE", env = "NEXO_STATE_KEY_FILE")]
     pub state_key_file: Option<PathBuf>,
     /// Read that key from this open file descriptor.
@@ -72,6 +72,23 @@ pub struct Global {
         hide_short_help = true
     )]
     pub state_key_fd: Option<u32>,
+    /// File of the passphrase that the state is sealed under (NEXO_PASSPHRASE holds it itself:
+    /// worse, because others of the same user can read it while this runs). About 0.1 s and 64 MiB
+    /// each time.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "NEXO_PASSPHRASE_FILE",
+        hide_short_help = true
+    )]
+    pub passphrase_file: Option<PathBuf>,
+    /// Read the passphrase from this open file descriptor.
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub passphrase_fd: Option<u32>,
+    /// Make a new state in clear, without key or passphrase; what is made stays so.
+    #[arg(long, global = true, hide_short_help = true)]
+    pub plaintext_state: bool,
     /// The log's public key, as `nexo-server vkey` prints it; without it the first one seen at
     /// registration is pinned.
     #[arg(long, global = true, value_name = "VKEY", env = "NEXO_VKEY")]
@@ -156,6 +173,27 @@ pub enum State {
     Import(Import),
     /// Say that this home is the only one, though it was copied or restored
     Adopt,
+    /// Seal the state under another passphrase or key; the one in force is given as always
+    Protect(Protect),
+}
+
+/// `state protect`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Protect {
+    /// Under the passphrase in this file.
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Under the passphrase that this open file descriptor has.
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
+    /// Under the key in this file, which is made if there is none. In the home, as state.key, it
+    /// is found without being named.
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+    /// Under nothing: whoever reads the file reads it all.
+    #[arg(long)]
+    pub in_clear: bool,
 }
 
 /// `state export`.
