@@ -153,6 +153,8 @@ pub enum Command {
     Device(Device),
     /// Take the account over with its recovery key: one new device instead of all
     Recover(Recover),
+    /// End this account: all its devices, for good; nobody gets its handle
+    Close(Close),
     /// Show an account's fingerprint, this one's by default
     Fingerprint(Fingerprint),
     /// Name the only account that a handle may be; without arguments: show what is named
@@ -222,6 +224,8 @@ pub enum Device {
     List,
     /// End a device
     Revoke(Revoke),
+    /// Change what a device may do, or until when
+    Update(Update),
     /// Say that a device which was added elsewhere is one's own
     Confirm(Confirm),
     /// Make a device for a script: one line of text, no state
@@ -277,6 +281,20 @@ pub struct Revoke {
     pub reason: String,
 }
 
+/// `device update`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, id = "change", args = ["caps", "expires"])]
+pub struct Update {
+    /// Its id, or at least eight characters of it.
+    pub device: String,
+    /// What it may do from now on: admin, send, recv, with commas; stateless is for life.
+    #[arg(long, value_name = "CAPS")]
+    pub caps: Option<String>,
+    /// Days, hours, minutes or seconds from now until it is void, like 90d; or never.
+    #[arg(long, value_name = "AGE")]
+    pub expires: Option<String>,
+}
+
 /// `device confirm`.
 #[derive(Debug, Args)]
 pub struct Confirm {
@@ -326,6 +344,14 @@ pub struct Recover {
     /// The new device's name; the log has a commitment to it only.
     #[arg(long, value_name = "NAME", default_value = "")]
     pub name: String,
+}
+
+/// `close`.
+#[derive(Debug, Args)]
+pub struct Close {
+    /// That it is meant: there is no way back, also not by the recovery key.
+    #[arg(long, required = true)]
+    pub yes: bool,
 }
 
 /// `fingerprint`.

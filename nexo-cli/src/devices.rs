@@ -69,6 +69,9 @@ pub enum DeviceError {
     /// Nobody approved.
     #[error("nobody approved this device in time; begin again")]
     TooLate,
+    /// Nobody could change the account any more.
+    #[error("no other device is admin; make another one admin first, or close the account")]
+    LastAdmin,
     /// Others changed the account again and again.
     #[error("the account is being changed by others; try again")]
     Moved,
@@ -153,6 +156,49 @@ pub async fn revoke(
     place(session, &change, itself, &|_| Vec::new(), now).await
 }
 
+/// Changes what a device may do, and until when. Returns the event's position in the log, from 1.
+///
+/// # Errors
+/// [`DeviceError`]; [`DeviceError::LastAdmin`] if nobody could change the account any more.
+pub async fn update(
+    session: &Session<'_>,
+    device: DeviceId,
+    grant: (Capabilities, u64),
+    now: u64,
+) -> Result<u64, DeviceError> {
+    let (capabilities, not_after) = grant;
+    let own = now_in_log(session, now).await?;
+    let others = own.account.active().filter(|other| other.id() != device);
+    let led = |other: &crate::trust::Device| {
+        let grant = other.grant();
+        grant.capabilities.contains(Capabilities::ADMIN) && !grant.is_over(now)
+    };
+    if !capabilities.contains(Capabilities::ADMIN) && !others.into_iter().any(led) {
+        return Err(DeviceError::LastAdmin);
+    }
+    let change =
+        Change::Update { device: *device.as_bytes(), caps: capabilities.bits(), not_after };
+    place(session, &change, false, &|_| Vec::new(), now).await
+}
+
+/// Ends the account. Returns the event's position in the log, from 1.
+///
+/// # Errors
+/// [`DeviceError`].
+pub async fn close(session: &Session<'_>, now: u64) -> Result<u64, DeviceError> {
+    session.trust.one_history()?;
+    for _ in 0..TRIES {
+        let own = now_in_log(session, now).await?;
+        let signed = signed(session, &own.account, &Change::Close, false, &|_| Vec::new())?;
+        // Nobody of the account reads its chain after this; the receipt says that it is done.
+        match bring_in(session, &signed, now).await {
+            Err(DeviceError::Api(error)) if error.code() == Some(ErrorCode::ChainMoved) => {}
+            other => return other,
+        }
+    }
+    Err(DeviceError::Moved)
+}
+
 /// Replaces the recovery key.
 ///
 /// # Errors
@@ -218,10 +264,18 @@ fn behind<'a>(origin: &'a str, own: &Account) -> Place<'a> {
 
 /// Brings a signed event into the log, and reads the account again.
 async fn enter(session: &Session<'_>, signed: &SignedEvent, now: u64) -> Result<u64, DeviceError> {
-    let placed = session.member.relay().place_event(&on_the_wire(signed)).await?;
-    let index = placed_at(session, &placed, signed, now).await?;
+    let index = bring_in(session, signed, now).await?;
     now_in_log(session, now).await?;
     Ok(index)
+}
+
+async fn bring_in(
+    session: &Session<'_>,
+    signed: &SignedEvent,
+    now: u64,
+) -> Result<u64, DeviceError> {
+    let placed = session.member.relay().place_event(&on_the_wire(signed)).await?;
+    placed_at(session, &placed, signed, now).await
 }
 
 /// Believes that an event is in the log only with its proof.
