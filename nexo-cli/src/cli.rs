@@ -322,7 +322,7 @@ pub struct Issue {
 /// `device set-recovery`.
 #[derive(Debug, Args)]
 pub struct SetRecovery {
-    /// File of the recovery key in force.
+    /// File of the recovery key in force, the line or the 24 words; - is stdin.
     #[arg(long, value_name = "FILE")]
     pub old: PathBuf,
     /// Where the new one goes; must not exist.
@@ -335,9 +335,12 @@ pub struct SetRecovery {
 pub struct Recover {
     /// The account's handle.
     pub handle: String,
-    /// File of the recovery key.
-    #[arg(long, value_name = "FILE")]
-    pub recovery_key: PathBuf,
+    /// File of the recovery key, the line or the 24 words; - is stdin.
+    #[arg(long, value_name = "FILE", required_unless_present = "recovery_key_fd")]
+    pub recovery_key: Option<PathBuf>,
+    /// Read the recovery key from this open file descriptor.
+    #[arg(long, value_name = "N", conflicts_with = "recovery_key")]
+    pub recovery_key_fd: Option<u32>,
     /// The account's fingerprint; another account is refused.
     #[arg(long, value_name = "nexo1:FINGERPRINT")]
     pub expect: Option<String>,

@@ -3,13 +3,12 @@
 //! Every change is an event behind the newest one: the chain is read, the event signed, and its
 //! receipt believed only with its proof. If another event was faster, it is done again.
 
-use nexo_schema::bytes::{from_base64, from_hex, to_base64, to_hex};
+use nexo_schema::bytes::{from_base64, to_base64, to_hex};
 use nexo_schema::change::Change;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{EventPlaced, LinkAnswer, SignedEvent as WireEvent};
 use nexo_schema::link;
 use nexo_schema::sigchain::Device as NewDevice;
-use zeroize::Zeroizing;
 
 use crate::api::ApiError;
 use crate::clock;
@@ -22,6 +21,7 @@ use crate::e2ee::{
 use crate::identity::Identity;
 use crate::profile::Session;
 use crate::random::{self, RandomError};
+use crate::recovery::RecoveryRefused;
 use crate::trust::{
     Account, PeerError, Recipient, TrustError, event_leaf, own_account, verify_receipt,
 };
@@ -47,7 +47,10 @@ pub enum DeviceError {
     Code,
     /// Not the account's recovery key.
     #[error("the recovery key: {0}")]
-    Recovery(String),
+    Recovery(#[from] RecoveryRefused),
+    /// The recovery key of another account, or one that was replaced.
+    #[error("this is not the recovery key of {0}, or it was replaced")]
+    OtherRecovery(String),
     /// Nobody asked, or too long ago.
     #[error("no device waits under this code; it asks for ten minutes")]
     NoRequest,
@@ -211,7 +214,8 @@ pub async fn set_recovery(
 ) -> Result<u64, DeviceError> {
     let own = now_in_log(session, now).await?;
     if own.account.recovery != old.public() {
-        return Err(DeviceError::Recovery("it is not this account's".to_owned()));
+        let handle = session.profile.identity.handle.to_string();
+        return Err(DeviceError::OtherRecovery(handle));
     }
     let change = Change::SetRecovery(*new.as_bytes());
     place(session, &change, false, &|event| old.accept(event).to_vec(), now).await
@@ -421,20 +425,6 @@ async fn know(session: &Session<'_>, key: &DevicePublic, now: u64) -> Result<(),
     Ok(session.profile.vault.write(|tx| tx.know_own_device(id, now)).await?)
 }
 
-/// What a recovery key's file starts with, so that it is recognised where it is kept.
-pub const RECOVERY_PREFIX: &str = "nexo-recovery-1:";
-
-/// The recovery key of a file's line.
-///
-/// # Errors
-/// [`DeviceError::Recovery`].
-pub fn recovery_seed(line: &str) -> Result<Zeroizing<[u8; 32]>, DeviceError> {
-    let hex = line.trim_ascii().strip_prefix(RECOVERY_PREFIX);
-    let seed: Option<[u8; 32]> = hex.and_then(|hex| from_hex(hex).ok());
-    let refused = || DeviceError::Recovery(format!("expected {RECOVERY_PREFIX} and 64 hex digits"));
-    seed.map(Zeroizing::new).ok_or_else(refused)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -447,15 +437,5 @@ mod tests {
         assert_eq!(name_in(&opening, &commitment), name);
         assert_eq!(name_in(&opening, &[0; 32]), "");
         assert_eq!(name_in(&opening[..31], &commitment), "");
-    }
-
-    #[test]
-    fn recovery_keys_have_one_form() {
-        let line = format!("{RECOVERY_PREFIX}{}", "0a".repeat(32));
-        assert_eq!(*recovery_seed(&format!("{line}\n")).unwrap(), [10; 32]);
-        for bad in ["", &line[1..], &line[..60], &format!("{line}00"), &line.to_uppercase()] {
-            let error = recovery_seed(bad).unwrap_err().to_string();
-            assert!(!error.contains("0a0a"), "no secret in words: {error}");
-        }
     }
 }

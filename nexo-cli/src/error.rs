@@ -362,7 +362,10 @@ fn peer(error: &PeerError) -> Exit {
 fn device(error: &DeviceError) -> Exit {
     match error {
         DeviceError::NotAdmin | DeviceError::NoDevice(_) | DeviceError::Ambiguous(_) => Exit::Usage,
-        DeviceError::Code | DeviceError::Recovery(_) | DeviceError::LastAdmin => Exit::BadData,
+        DeviceError::Code
+        | DeviceError::Recovery(_)
+        | DeviceError::OtherRecovery(_)
+        | DeviceError::LastAdmin => Exit::BadData,
         DeviceError::NoRequest => Exit::NoInput,
         DeviceError::OtherKey | DeviceError::OtherAccount { .. } => Exit::KeyChanged,
         DeviceError::Offer(_) | DeviceError::Key(_) => Exit::Protocol,

@@ -4,14 +4,12 @@ use std::path::Path;
 
 use nexo_schema::limits::MAX_REASON;
 use serde_json::json;
-use zeroize::Zeroizing;
 
-use super::register::recovery_text;
 use super::{Context, input};
 use crate::api::ApiError;
 use crate::cli::{Approve, Confirm, Device, Issue, Revoke, Rights, SetRecovery, Update};
 use crate::clock;
-use crate::devices::{self, DeviceError, Wish, recovery_seed};
+use crate::devices::{self, DeviceError, Wish};
 use crate::e2ee::keys::RecoveryPublic;
 use crate::e2ee::{Capabilities, ConversationId, DeviceId, RecoverySecret, parse_code};
 use crate::error::CliError;
@@ -19,6 +17,7 @@ use crate::home::write_new_private;
 use crate::output::one_line;
 use crate::profile::{Profile, Session};
 use crate::random;
+use crate::recovery::{recovery_seed, recovery_text};
 use crate::trust::{Account, account_of, unconfirmed};
 use crate::vault::VaultError;
 
@@ -216,8 +215,8 @@ async fn set_recovery(
     session: &Session<'_>,
     args: &SetRecovery,
 ) -> Result<(), CliError> {
-    let line = Zeroizing::new(input::line_of(&args.old)?);
-    let old = RecoverySecret::from_seed(&*recovery_seed(&line)?);
+    let text = input::secret(&args.old).await?;
+    let old = RecoverySecret::from_seed(&*recovery_seed(&text).map_err(DeviceError::from)?);
     let seed = random::secret::<32>()?;
     write_new_private(&args.out, recovery_text(&seed).as_bytes())?;
     let new = RecoveryPublic::of_seed(&seed);
