@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit;
 use crate::trust::PinMode;
@@ -123,12 +123,34 @@ pub struct Global {
     /// File with a pin a line, for this run: HANDLE nexo1:FINGERPRINT.
     #[arg(long, global = true, value_name = "FILE", env = "NEXO_PINS", hide_short_help = true)]
     pub pins: Option<PathBuf>,
+    /// What becomes of a session that another device begins anew without proof that it still is
+    /// the same one: it is taken, three times a day, and told; or its messages are not read.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "POLICY",
+        env = "NEXO_ON_RESET",
+        hide_short_help = true
+    )]
+    pub on_reset: ResetMode,
     /// Allow http:// to another machine.
     #[arg(long, global = true, hide_short_help = true)]
     pub allow_plaintext_http: bool,
     /// Allow a home on a network file system.
     #[arg(long, global = true, hide_short_help = true)]
     pub allow_network_fs: bool,
+}
+
+/// `--on-reset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ResetMode {
+    /// Taken, up to three times a day and device.
+    #[default]
+    Accept,
+    /// Not read.
+    Refuse,
 }
 
 /// What to do.

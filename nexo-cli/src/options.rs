@@ -9,8 +9,8 @@ use nexo_schema::ids::Handle;
 use zeroize::Zeroizing;
 
 use crate::api::{RelayUrl, UrlError};
-use crate::cli::Global;
-use crate::e2ee::AccountId;
+use crate::cli::{Global, ResetMode};
+use crate::e2ee::{AccountId, OnReset};
 use crate::trust::{MAX_PINS, PinPolicy, parse_pins};
 use crate::vault::{Passphrase, StateKeyError};
 
@@ -79,6 +79,8 @@ pub struct Options {
     pub allow_network_fs: bool,
     /// Which account a handle may be.
     pub policy: PinPolicy,
+    /// What becomes of sessions that are begun anew without proof.
+    pub on_reset: OnReset,
 }
 
 /// Where a passphrase is; read when it is needed, because a descriptor is read once.
@@ -116,6 +118,10 @@ impl Options {
             allow_plaintext_http: global.allow_plaintext_http,
             allow_network_fs: global.allow_network_fs,
             policy: PinPolicy { mode: global.pin_policy, pins: pins(global.pins.as_deref())? },
+            on_reset: match global.on_reset {
+                ResetMode::Accept => OnReset::Accept,
+                ResetMode::Refuse => OnReset::Refuse,
+            },
         })
     }
 

@@ -3,7 +3,7 @@
 use nexo_schema::ids::Origin;
 
 use crate::api::{ApiError, Member, Relay, RelayUrl, TlsError, UrlError, client_config};
-use crate::e2ee::Capabilities;
+use crate::e2ee::{Capabilities, OnReset};
 use crate::home::{Home, HomeError};
 use crate::identity::{Identity, IdentityError, ServerPin};
 use crate::options::{Options, PassphraseSource};
@@ -71,6 +71,8 @@ pub struct Profile {
     pub capabilities: Capabilities,
     /// Which account a handle may be.
     pub policy: PinPolicy,
+    /// What becomes of sessions that are begun anew without proof.
+    pub on_reset: OnReset,
 }
 
 /// A profile at its relay.
@@ -95,6 +97,7 @@ impl Profile {
         };
         profile.check(options)?;
         profile.policy = options.policy.clone();
+        profile.on_reset = options.on_reset;
         Ok(profile)
     }
 
@@ -118,8 +121,8 @@ impl Profile {
             })
             .await?;
         let capabilities = identity.verify(&pin.origin)?;
-        let policy = PinPolicy::default();
-        Ok(Self { vault, home: None, identity, pin, capabilities, policy })
+        let (policy, on_reset) = (PinPolicy::default(), OnReset::Accept);
+        Ok(Self { vault, home: None, identity, pin, capabilities, policy, on_reset })
     }
 
     async fn stored(options: &Options) -> Result<Self, ProfileError> {
@@ -133,7 +136,8 @@ impl Profile {
                 let pin = parsed_pin(&pin)?;
                 let capabilities = identity.verify(&pin.origin)?;
                 let (home, policy) = (Some(home), PinPolicy::default());
-                Ok(Self { vault, home, identity, pin, capabilities, policy })
+                let on_reset = OnReset::Accept;
+                Ok(Self { vault, home, identity, pin, capabilities, policy, on_reset })
             }
             _ => Err(absent()),
         }

@@ -111,6 +111,7 @@ impl Place {
             pin: self.pin,
             capabilities,
             policy: context.options.policy.clone(),
+            on_reset: context.options.on_reset,
         };
         let relay = profile.relay(&context.options, &context.printer)?;
         let session = profile.session(&relay, None);

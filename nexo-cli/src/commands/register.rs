@@ -96,7 +96,8 @@ async fn prepare(context: &Context, handle: &Handle) -> Result<(Profile, bool), 
     };
     let capabilities = identity.verify(&pin.origin)?;
     let (home, policy) = (Some(home), options.policy.clone());
-    Ok((Profile { vault, home, identity, pin, capabilities, policy }, new))
+    let on_reset = options.on_reset;
+    Ok((Profile { vault, home, identity, pin, capabilities, policy, on_reset }, new))
 }
 
 /// Learns the relay and pins it: its URL, its origin, and the key that signs its log.

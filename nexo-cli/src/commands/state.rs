@@ -90,7 +90,8 @@ async fn import(context: &Context, args: &Import) -> Result<(), CliError> {
     });
     kept.await.map_err(|e: VaultError| e)?;
     let (home, policy) = (Some(home), options.policy.clone());
-    let profile = Profile { vault, home, identity, pin, capabilities, policy };
+    let on_reset = options.on_reset;
+    let profile = Profile { vault, home, identity, pin, capabilities, policy, on_reset };
     let relay = profile.relay(options, &context.printer)?;
     let session = profile.session(&relay, None);
     upkeep::tend(&session, now, true).await?;
