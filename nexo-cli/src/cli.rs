@@ -248,7 +248,8 @@ pub enum Device {
     Revoke(Revoke),
     /// Change what a device may do, or until when
     Update(Update),
-    /// Say that a device which was added elsewhere is one's own
+    /// Say that a device which was added elsewhere is one's own, also one that another device with
+    /// admin added: whoever has stolen that one could do the same
     Confirm(Confirm),
     /// Make a device for a script: one line of text, no state
     Issue(Issue),
