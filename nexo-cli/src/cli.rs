@@ -199,6 +199,22 @@ pub enum State {
     Adopt,
     /// Seal the state under another passphrase or key; the one in force is given as always
     Protect(Protect),
+    /// Put a key to the state into the kernel's keyring: commands of this user then need neither
+    /// passphrase nor key, until the machine is started again
+    #[cfg(feature = "keyring")]
+    Unlock(Unlock),
+    /// Take that key back
+    #[cfg(feature = "keyring")]
+    Lock,
+}
+
+/// `state unlock`.
+#[cfg(feature = "keyring")]
+#[derive(Debug, Args)]
+pub struct Unlock {
+    /// Seconds after which the kernel forgets it.
+    #[arg(long, value_name = "SECS")]
+    pub seconds: Option<std::num::NonZeroU32>,
 }
 
 /// `state protect`.

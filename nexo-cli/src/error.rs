@@ -243,7 +243,7 @@ fn state_key(error: &StateKeyError) -> Exit {
         StateKeyError::File(_) | StateKeyError::Form(_) | StateKeyError::Passphrase(_) => {
             Exit::Config
         }
-        StateKeyError::Work | StateKeyError::Random(_) => Exit::Os,
+        StateKeyError::Work | StateKeyError::Keyring(_) | StateKeyError::Random(_) => Exit::Os,
     }
 }
 

@@ -35,6 +35,10 @@ pub(super) async fn run(context: &Context, command: &State) -> Result<(), CliErr
         State::Import(args) => import(context, args).await,
         State::Adopt => adopt(context).await,
         State::Protect(args) => protect(context, args).await,
+        #[cfg(feature = "keyring")]
+        State::Unlock(args) => keyring(context, "unlocked", Some(args)).await,
+        #[cfg(feature = "keyring")]
+        State::Lock => keyring(context, "locked", None).await,
     }
 }
 
@@ -159,6 +163,23 @@ async fn protect(context: &Context, args: &Protect) -> Result<(), CliError> {
     let text = format!("protected {}: sealed under {words}", profile.identity.handle);
     context.printer.result(&object, &text)?;
     Ok(context.printer.flush()?)
+}
+
+#[cfg(feature = "keyring")]
+async fn keyring(
+    context: &Context,
+    what: &str,
+    unlock: Option<&crate::cli::Unlock>,
+) -> Result<(), CliError> {
+    let profile = Profile::open(&context.options).await?;
+    if profile.is_stateless() {
+        return Err(CliError::Stateless("a key in the keyring"));
+    }
+    match unlock {
+        Some(args) => profile.vault.unlock(args.seconds).await?,
+        None => profile.vault.lock_again().await?,
+    }
+    done(context, what, &profile.identity)
 }
 
 /// What a file says.

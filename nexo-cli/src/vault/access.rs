@@ -12,7 +12,7 @@ use diesel::sqlite::SqliteConnection;
 use super::passphrase::{Passphrase, Work};
 use super::sealed::StateKey;
 use super::wrap::{Kind, Protection, Wrap};
-use super::{VaultError, meta_of, set_meta_of};
+use super::{VaultError, delete_meta_of, meta_of, set_meta_of};
 use crate::home::{Home, HomeError};
 
 /// What this run was given to open the state with.
@@ -40,6 +40,12 @@ pub enum Locked {
     /// A key is needed.
     #[error("the state is sealed under a key; give it with --state-key-fd or --state-key-file")]
     Key,
+    /// The keyring was to have a key.
+    #[error(
+        "the keyring has no key to this state any more; give the passphrase or key, and run \
+         state unlock again"
+    )]
+    Forgotten,
     /// A passphrase was given that protects nothing.
     #[error("the state is not sealed under a passphrase; state protect changes that")]
     NoPassphrase,
@@ -107,7 +113,14 @@ impl Access {
         derived: Option<Derived>,
     ) -> Result<StateKey, VaultError> {
         if let Some(wrap) = stored_wrap(conn)? {
-            return self.open(&wrap, derived);
+            return match self.open(&wrap, derived) {
+                Err(VaultError::Locked(needed @ (Locked::Passphrase | Locked::Key)))
+                    if self.key.is_none() && self.passphrase.is_none() =>
+                {
+                    by_keyring(conn, needed)
+                }
+                other => other,
+            };
         }
         if meta_of(conn, "key_check")?.is_none() {
             return self.begin(conn);
@@ -186,6 +199,17 @@ impl Access {
     }
 }
 
+/// The key that `state unlock` has put into the keyring, if this program knows keyrings.
+#[cfg(feature = "keyring")]
+fn by_keyring(conn: &mut SqliteConnection, needed: Locked) -> Result<StateKey, VaultError> {
+    super::keyring::open(conn, needed)
+}
+
+#[cfg(not(feature = "keyring"))]
+fn by_keyring(_: &mut SqliteConnection, needed: Locked) -> Result<StateKey, VaultError> {
+    Err(needed.into())
+}
+
 fn stored_wrap(conn: &mut SqliteConnection) -> Result<Option<Wrap>, VaultError> {
     let damaged = |_| VaultError::Corrupt { table: "meta", what: "what the state is sealed under" };
     meta_of(conn, "wrap")?.map(|bytes| Wrap::decode(&bytes).map_err(damaged)).transpose()
@@ -201,7 +225,12 @@ impl super::Vault {
     pub async fn protect(&self, under: Protection<'_>, home: &Home) -> Result<(), VaultError> {
         // Before the lock is taken: a passphrase takes its time.
         let wrap = Wrap::seal(under, &self.sealer.0)?;
-        self.write(|tx| set_meta_of(tx.conn, "wrap", &wrap.encode())).await?;
+        self.write(|tx| {
+            set_meta_of(tx.conn, "wrap", &wrap.encode())?;
+            // What a keyring has opens nothing any more, also if this program knows no keyrings.
+            delete_meta_of(tx.conn, "wrap_keyring")
+        })
+        .await?;
         self.forget_old_pages()?;
         home.forget("state.db.old")?;
         retire_own_key(home, &wrap)?;

@@ -36,6 +36,8 @@ mod heads;
 mod heard;
 mod identity;
 mod inbox;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod outbox;
 mod outputs;
 mod passphrase;
@@ -369,6 +371,11 @@ fn set_meta_of(conn: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<
     diesel::replace_into(meta::table)
         .values((meta::name.eq(name), meta::value.eq(value)))
         .execute(conn)?;
+    Ok(())
+}
+
+fn delete_meta_of(conn: &mut SqliteConnection, name: &str) -> Result<(), VaultError> {
+    diesel::delete(meta::table.find(name)).execute(conn)?;
     Ok(())
 }
 

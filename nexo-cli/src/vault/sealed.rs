@@ -47,6 +47,9 @@ pub enum StateKeyError {
     /// The memory that a passphrase is tried with is not to be had.
     #[error("this machine cannot do the work that a passphrase takes")]
     Work,
+    /// The kernel's keyring refused.
+    #[error("the kernel's keyring: {0}")]
+    Keyring(String),
     /// No random bytes for a new one.
     #[error(transparent)]
     Random(#[from] random::RandomError),
