@@ -322,12 +322,11 @@ pub struct Revoke {
 
 /// `device update`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["caps", "expires"])]
 pub struct Update {
     /// Its id, or at least eight characters of it.
     pub device: String,
     /// What it may do from now on: admin, send, recv, with commas; stateless is for life.
-    #[arg(long, value_name = "CAPS")]
+    #[arg(long, value_name = "CAPS", required_unless_present = "expires")]
     pub caps: Option<String>,
     /// Days, hours, minutes or seconds from now until it is void, like 90d; or never.
     #[arg(long, value_name = "AGE")]
@@ -539,6 +538,18 @@ mod tests {
         let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("no {text:?} in help"));
         assert!(at("Examples:") < at("Usage:") && at("Usage:") < at("Exit codes:"));
         assert!(help.contains("124  --timeout passed"));
+    }
+
+    #[test]
+    fn an_update_and_a_protection_are_of_something() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["nexo-cli"], args].concat()).is_ok();
+        assert!(!parse(&["device", "update", "01234567"]));
+        assert!(parse(&["device", "update", "01234567", "--expires", "1d"]));
+        assert!(parse(&["device", "update", "01234567", "--expires", "1d", "--caps", "send"]));
+        assert!(!parse(&["state", "protect"]));
+        assert!(parse(&["state", "protect", "--in-clear"]));
+        assert!(!parse(&["state", "protect", "--in-clear", "--new-passphrase-fd", "3"]));
+        assert!(!parse(&["close"]) && parse(&["close", "--yes"]));
     }
 
     #[test]
