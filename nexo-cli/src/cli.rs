@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit;
 use crate::trust::PinMode;
@@ -61,7 +61,7 @@ pub struct Global {
     /// Use the stateless identity read from this open file descriptor.
     #[arg(long, global = true, value_name = "N")]
     pub identity_fd: Option<u32>,
-    /// File of the key that seals secrets in the state; by default state.key in the home.
+    /// File of the key that the state is sealed under; by default state.key in the home.
     #[arg(long, global = true, value_name = "FILE", env = "NEXO_STATE_KEY_FILE")]
     pub state_key_file: Option<PathBuf>,
     /// Read that key from this open file descriptor.
@@ -73,6 +73,23 @@ pub struct Global {
         hide_short_help = true
     )]
     pub state_key_fd: Option<u32>,
+    /// File of the passphrase that the state is sealed under (NEXO_PASSPHRASE holds it itself:
+    /// worse, because others of the same user can read it while this runs). About 0.1 s and 64 MiB
+    /// each time.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "NEXO_PASSPHRASE_FILE",
+        hide_short_help = true
+    )]
+    pub passphrase_file: Option<PathBuf>,
+    /// Read the passphrase from this open file descriptor.
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub passphrase_fd: Option<u32>,
+    /// Make a new state in clear, without key or passphrase; what is made stays so.
+    #[arg(long, global = true, hide_short_help = true)]
+    pub plaintext_state: bool,
     /// The log's public key, as `nexo-server vkey` prints it; without it the first one seen at
     /// registration is pinned.
     #[arg(long, global = true, value_name = "VKEY", env = "NEXO_VKEY")]
@@ -107,12 +124,34 @@ pub struct Global {
     /// File with a pin a line, for this run: HANDLE nexo1:FINGERPRINT.
     #[arg(long, global = true, value_name = "FILE", env = "NEXO_PINS", hide_short_help = true)]
     pub pins: Option<PathBuf>,
+    /// What becomes of a session that another device begins anew without proof that it still is
+    /// the same one: it is taken, three times a day, and told; or its messages are not read.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "POLICY",
+        env = "NEXO_ON_RESET",
+        hide_short_help = true
+    )]
+    pub on_reset: ResetMode,
     /// Allow http:// to another machine.
     #[arg(long, global = true, hide_short_help = true)]
     pub allow_plaintext_http: bool,
     /// Allow a home on a network file system.
     #[arg(long, global = true, hide_short_help = true)]
     pub allow_network_fs: bool,
+}
+
+/// `--on-reset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ResetMode {
+    /// Taken, up to three times a day and device.
+    #[default]
+    Accept,
+    /// Not read.
+    Refuse,
 }
 
 /// What to do.
@@ -144,6 +183,8 @@ pub enum Command {
     Device(Device),
     /// Take the account over with its recovery key: one new device instead of all
     Recover(Recover),
+    /// End this account: all its devices, for good; nobody gets its handle
+    Close(Close),
     /// Show an account's fingerprint, this one's by default
     Fingerprint(Fingerprint),
     /// Name the only account that a handle may be; without arguments: show what is named
@@ -164,6 +205,43 @@ pub enum State {
     Import(Import),
     /// Say that this home is the only one, though it was copied or restored
     Adopt,
+    /// Seal the state under another passphrase or key; the one in force is given as always
+    Protect(Protect),
+    /// Put a key to the state into the kernel's keyring: commands of this user then need neither
+    /// passphrase nor key, until the machine is started again
+    #[cfg(feature = "keyring")]
+    Unlock(Unlock),
+    /// Take that key back
+    #[cfg(feature = "keyring")]
+    Lock,
+}
+
+/// `state unlock`.
+#[cfg(feature = "keyring")]
+#[derive(Debug, Args)]
+pub struct Unlock {
+    /// Seconds after which the kernel forgets it.
+    #[arg(long, value_name = "SECS")]
+    pub seconds: Option<std::num::NonZeroU32>,
+}
+
+/// `state protect`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Protect {
+    /// Under the passphrase in this file.
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Under the passphrase that this open file descriptor has.
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
+    /// Under the key in this file, which is made if there is none. In the home, as state.key, it
+    /// is found without being named.
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+    /// Under nothing: whoever reads the file reads it all.
+    #[arg(long)]
+    pub in_clear: bool,
 }
 
 /// `state export`.
@@ -192,7 +270,10 @@ pub enum Device {
     List,
     /// End a device
     Revoke(Revoke),
-    /// Say that a device which was added elsewhere is one's own
+    /// Change what a device may do, or until when
+    Update(Update),
+    /// Say that a device which was added elsewhere is one's own, also one that another device with
+    /// admin added: whoever has stolen that one could do the same
     Confirm(Confirm),
     /// Make a device for a script: one line of text, no state
     Issue(Issue),
@@ -247,6 +328,19 @@ pub struct Revoke {
     pub reason: String,
 }
 
+/// `device update`.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Its id, or at least eight characters of it.
+    pub device: String,
+    /// What it may do from now on: admin, send, recv, with commas; stateless is for life.
+    #[arg(long, value_name = "CAPS", required_unless_present = "expires")]
+    pub caps: Option<String>,
+    /// Days, hours, minutes or seconds from now until it is void, like 90d; or never.
+    #[arg(long, value_name = "AGE")]
+    pub expires: Option<String>,
+}
+
 /// `device confirm`.
 #[derive(Debug, Args)]
 pub struct Confirm {
@@ -274,7 +368,7 @@ pub struct Issue {
 /// `device set-recovery`.
 #[derive(Debug, Args)]
 pub struct SetRecovery {
-    /// File of the recovery key in force.
+    /// File of the recovery key in force, the line or the 24 words; - is stdin.
     #[arg(long, value_name = "FILE")]
     pub old: PathBuf,
     /// Where the new one goes; must not exist.
@@ -287,15 +381,26 @@ pub struct SetRecovery {
 pub struct Recover {
     /// The account's handle.
     pub handle: String,
-    /// File of the recovery key.
-    #[arg(long, value_name = "FILE")]
-    pub recovery_key: PathBuf,
+    /// File of the recovery key, the line or the 24 words; - is stdin.
+    #[arg(long, value_name = "FILE", required_unless_present = "recovery_key_fd")]
+    pub recovery_key: Option<PathBuf>,
+    /// Read the recovery key from this open file descriptor.
+    #[arg(long, value_name = "N", conflicts_with = "recovery_key")]
+    pub recovery_key_fd: Option<u32>,
     /// The account's fingerprint; another account is refused.
     #[arg(long, value_name = "nexo1:FINGERPRINT")]
     pub expect: Option<String>,
     /// The new device's name; the log has a commitment to it only.
     #[arg(long, value_name = "NAME", default_value = "")]
     pub name: String,
+}
+
+/// `close`.
+#[derive(Debug, Args)]
+pub struct Close {
+    /// That it is meant: there is no way back, also not by the recovery key.
+    #[arg(long, required = true)]
+    pub yes: bool,
 }
 
 /// `fingerprint`.
@@ -467,6 +572,18 @@ mod tests {
         let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("no {text:?} in help"));
         assert!(at("Examples:") < at("Usage:") && at("Usage:") < at("Exit codes:"));
         assert!(help.contains("124  --timeout passed"));
+    }
+
+    #[test]
+    fn an_update_and_a_protection_are_of_something() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["nexo-cli"], args].concat()).is_ok();
+        assert!(!parse(&["device", "update", "01234567"]));
+        assert!(parse(&["device", "update", "01234567", "--expires", "1d"]));
+        assert!(parse(&["device", "update", "01234567", "--expires", "1d", "--caps", "send"]));
+        assert!(!parse(&["state", "protect"]));
+        assert!(parse(&["state", "protect", "--in-clear"]));
+        assert!(!parse(&["state", "protect", "--in-clear", "--new-passphrase-fd", "3"]));
+        assert!(!parse(&["close"]) && parse(&["close", "--yes"]));
     }
 
     #[test]

@@ -3,13 +3,12 @@
 //! Every change is an event behind the newest one: the chain is read, the event signed, and its
 //! receipt believed only with its proof. If another event was faster, it is done again.
 
-use nexo_schema::bytes::{from_base64, from_hex, to_base64, to_hex};
+use nexo_schema::bytes::{from_base64, to_base64, to_hex};
 use nexo_schema::change::Change;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{EventPlaced, LinkAnswer, SignedEvent as WireEvent};
 use nexo_schema::link;
 use nexo_schema::sigchain::Device as NewDevice;
-use zeroize::Zeroizing;
 
 use crate::api::ApiError;
 use crate::clock;
@@ -22,6 +21,7 @@ use crate::e2ee::{
 use crate::identity::Identity;
 use crate::profile::Session;
 use crate::random::{self, RandomError};
+use crate::recovery::RecoveryRefused;
 use crate::trust::{
     Account, PeerError, Recipient, TrustError, event_leaf, own_account, verify_receipt,
 };
@@ -47,7 +47,10 @@ pub enum DeviceError {
     Code,
     /// Not the account's recovery key.
     #[error("the recovery key: {0}")]
-    Recovery(String),
+    Recovery(#[from] RecoveryRefused),
+    /// The recovery key of another account, or one that was replaced.
+    #[error("this is not the recovery key of {0}, or it was replaced")]
+    OtherRecovery(String),
     /// Nobody asked, or too long ago.
     #[error("no device waits under this code; it asks for ten minutes")]
     NoRequest,
@@ -69,6 +72,9 @@ pub enum DeviceError {
     /// Nobody approved.
     #[error("nobody approved this device in time; begin again")]
     TooLate,
+    /// Nobody could change the account any more.
+    #[error("no other device is admin; make another one admin first, or close the account")]
+    LastAdmin,
     /// Others changed the account again and again.
     #[error("the account is being changed by others; try again")]
     Moved,
@@ -153,6 +159,49 @@ pub async fn revoke(
     place(session, &change, itself, &|_| Vec::new(), now).await
 }
 
+/// Changes what a device may do, and until when. Returns the event's position in the log, from 1.
+///
+/// # Errors
+/// [`DeviceError`]; [`DeviceError::LastAdmin`] if nobody could change the account any more.
+pub async fn update(
+    session: &Session<'_>,
+    device: DeviceId,
+    grant: (Capabilities, u64),
+    now: u64,
+) -> Result<u64, DeviceError> {
+    let (capabilities, not_after) = grant;
+    let own = now_in_log(session, now).await?;
+    let others = own.account.active().filter(|other| other.id() != device);
+    let led = |other: &crate::trust::Device| {
+        let grant = other.grant();
+        grant.capabilities.contains(Capabilities::ADMIN) && !grant.is_over(now)
+    };
+    if !capabilities.contains(Capabilities::ADMIN) && !others.into_iter().any(led) {
+        return Err(DeviceError::LastAdmin);
+    }
+    let change =
+        Change::Update { device: *device.as_bytes(), caps: capabilities.bits(), not_after };
+    place(session, &change, false, &|_| Vec::new(), now).await
+}
+
+/// Ends the account. Returns the event's position in the log, from 1.
+///
+/// # Errors
+/// [`DeviceError`].
+pub async fn close(session: &Session<'_>, now: u64) -> Result<u64, DeviceError> {
+    session.trust.one_history()?;
+    for _ in 0..TRIES {
+        let own = now_in_log(session, now).await?;
+        let signed = signed(session, &own.account, &Change::Close, false, &|_| Vec::new())?;
+        // Nobody of the account reads its chain after this; the receipt says that it is done.
+        match bring_in(session, &signed, now).await {
+            Err(DeviceError::Api(error)) if error.code() == Some(ErrorCode::ChainMoved) => {}
+            other => return other,
+        }
+    }
+    Err(DeviceError::Moved)
+}
+
 /// Replaces the recovery key.
 ///
 /// # Errors
@@ -165,7 +214,8 @@ pub async fn set_recovery(
 ) -> Result<u64, DeviceError> {
     let own = now_in_log(session, now).await?;
     if own.account.recovery != old.public() {
-        return Err(DeviceError::Recovery("it is not this account's".to_owned()));
+        let handle = session.profile.identity.handle.to_string();
+        return Err(DeviceError::OtherRecovery(handle));
     }
     let change = Change::SetRecovery(*new.as_bytes());
     place(session, &change, false, &|event| old.accept(event).to_vec(), now).await
@@ -218,10 +268,18 @@ fn behind<'a>(origin: &'a str, own: &Account) -> Place<'a> {
 
 /// Brings a signed event into the log, and reads the account again.
 async fn enter(session: &Session<'_>, signed: &SignedEvent, now: u64) -> Result<u64, DeviceError> {
-    let placed = session.member.relay().place_event(&on_the_wire(signed)).await?;
-    let index = placed_at(session, &placed, signed, now).await?;
+    let index = bring_in(session, signed, now).await?;
     now_in_log(session, now).await?;
     Ok(index)
+}
+
+async fn bring_in(
+    session: &Session<'_>,
+    signed: &SignedEvent,
+    now: u64,
+) -> Result<u64, DeviceError> {
+    let placed = session.member.relay().place_event(&on_the_wire(signed)).await?;
+    placed_at(session, &placed, signed, now).await
 }
 
 /// Believes that an event is in the log only with its proof.
@@ -367,20 +425,6 @@ async fn know(session: &Session<'_>, key: &DevicePublic, now: u64) -> Result<(),
     Ok(session.profile.vault.write(|tx| tx.know_own_device(id, now)).await?)
 }
 
-/// What a recovery key's file starts with, so that it is recognised where it is kept.
-pub const RECOVERY_PREFIX: &str = "nexo-recovery-1:";
-
-/// The recovery key of a file's line.
-///
-/// # Errors
-/// [`DeviceError::Recovery`].
-pub fn recovery_seed(line: &str) -> Result<Zeroizing<[u8; 32]>, DeviceError> {
-    let hex = line.trim_ascii().strip_prefix(RECOVERY_PREFIX);
-    let seed: Option<[u8; 32]> = hex.and_then(|hex| from_hex(hex).ok());
-    let refused = || DeviceError::Recovery(format!("expected {RECOVERY_PREFIX} and 64 hex digits"));
-    seed.map(Zeroizing::new).ok_or_else(refused)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,15 +437,5 @@ mod tests {
         assert_eq!(name_in(&opening, &commitment), name);
         assert_eq!(name_in(&opening, &[0; 32]), "");
         assert_eq!(name_in(&opening[..31], &commitment), "");
-    }
-
-    #[test]
-    fn recovery_keys_have_one_form() {
-        let line = format!("{RECOVERY_PREFIX}{}", "0a".repeat(32));
-        assert_eq!(*recovery_seed(&format!("{line}\n")).unwrap(), [10; 32]);
-        for bad in ["", &line[1..], &line[..60], &format!("{line}00"), &line.to_uppercase()] {
-            let error = recovery_seed(bad).unwrap_err().to_string();
-            assert!(!error.contains("0a0a"), "no secret in words: {error}");
-        }
     }
 }

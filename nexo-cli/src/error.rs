@@ -20,7 +20,7 @@ use crate::profile::ProfileError;
 use crate::receive::ReceiveError;
 use crate::trust::{PeerError, TrustError};
 use crate::upkeep::UpkeepError;
-use crate::vault::{StateKeyError, VaultError};
+use crate::vault::{Locked, StateKeyError, VaultError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +218,7 @@ fn options(error: &OptionsError) -> Exit {
         OptionsError::Server(_) => Exit::Usage,
         OptionsError::NoHome => Exit::Config,
         OptionsError::Identity { .. } => Exit::NoInput,
-        OptionsError::Pins { .. } => Exit::Config,
+        OptionsError::Pins { .. } | OptionsError::Passphrase(_) => Exit::Config,
     }
 }
 
@@ -234,9 +234,17 @@ fn profile(error: &ProfileError) -> Exit {
         | ProfileError::Url(_)
         | ProfileError::Key(_)
         | ProfileError::Identity(_)
-        | ProfileError::StateKey(StateKeyError::File(_) | StateKeyError::Form(_))
         | ProfileError::Tls(_) => Exit::Config,
-        ProfileError::StateKey(StateKeyError::Random(_)) => Exit::Os,
+        ProfileError::StateKey(error) => state_key(error),
+    }
+}
+
+fn state_key(error: &StateKeyError) -> Exit {
+    match error {
+        StateKeyError::File(_) | StateKeyError::Form(_) | StateKeyError::Passphrase(_) => {
+            Exit::Config
+        }
+        StateKeyError::Work | StateKeyError::Keyring(_) | StateKeyError::Random(_) => Exit::Os,
     }
 }
 
@@ -252,7 +260,9 @@ fn vault(error: &VaultError) -> Exit {
     match error {
         VaultError::Lock(LockError::Busy { .. }) => Exit::Temporary,
         VaultError::Newer => Exit::ClientTooOld,
-        VaultError::WrongKey => Exit::Config,
+        VaultError::Locked(Locked::Several | Locked::Sealed) => Exit::Usage,
+        VaultError::WrongKey | VaultError::WrongPassphrase | VaultError::Locked(_) => Exit::Config,
+        VaultError::StateKey(error) => state_key(error),
         VaultError::Copied => Exit::StateRollback,
         VaultError::Home(error) => home(error),
         VaultError::Random(_) => Exit::Os,
@@ -353,7 +363,10 @@ fn peer(error: &PeerError) -> Exit {
 fn device(error: &DeviceError) -> Exit {
     match error {
         DeviceError::NotAdmin | DeviceError::NoDevice(_) | DeviceError::Ambiguous(_) => Exit::Usage,
-        DeviceError::Code | DeviceError::Recovery(_) => Exit::BadData,
+        DeviceError::Code
+        | DeviceError::Recovery(_)
+        | DeviceError::OtherRecovery(_)
+        | DeviceError::LastAdmin => Exit::BadData,
         DeviceError::NoRequest => Exit::NoInput,
         DeviceError::OtherKey | DeviceError::OtherAccount { .. } => Exit::KeyChanged,
         DeviceError::Offer(_) | DeviceError::Key(_) => Exit::Protocol,

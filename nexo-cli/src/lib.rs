@@ -32,6 +32,7 @@ pub mod output;
 pub mod profile;
 pub mod random;
 pub mod receive;
+pub mod recovery;
 pub mod trust;
 pub mod upkeep;
 pub mod vault;

@@ -196,8 +196,18 @@ impl Newcomer<'_> {
             SignedEvent { event: proposed.event, sig: proposed.signature.to_vec(), accept_sig };
         let pending = Pending { handle: handle.clone(), account, seed: device.seed(), admission };
         self.vault.write(|tx| tx.set_pending(&pending)).await?;
-        self.relay.place_event(&on_the_wire(&pending.admission)).await?;
-        self.enter(pending).await
+        match self.relay.place_event(&on_the_wire(&pending.admission)).await {
+            // All but the signature is made of what the log shows; the public half of the key in
+            // force is in events that only those who are logged in may read.
+            Err(error) if error.code() == Some(ErrorCode::BadRequest) => {
+                self.vault.write(|tx| tx.clear_pending()).await?;
+                Err(DeviceError::OtherRecovery(handle.to_string()))
+            }
+            other => {
+                other?;
+                self.enter(pending).await
+            }
+        }
     }
 
     /// Goes on with a device that an earlier run may have brought in. `None` if it was not: its

@@ -9,9 +9,10 @@ use nexo_schema::ids::Handle;
 use zeroize::Zeroizing;
 
 use crate::api::{RelayUrl, UrlError};
-use crate::cli::Global;
-use crate::e2ee::AccountId;
+use crate::cli::{Global, ResetMode};
+use crate::e2ee::{AccountId, OnReset};
 use crate::trust::{MAX_PINS, PinPolicy, parse_pins};
+use crate::vault::{Passphrase, StateKeyError};
 
 /// Longest identity line that is read; ours has about 1,100 characters.
 const MAX_IDENTITY: u64 = 16 * 1024;
@@ -35,6 +36,9 @@ pub enum OptionsError {
         /// Why.
         reason: String,
     },
+    /// `NEXO_PASSPHRASE`.
+    #[error(transparent)]
+    Passphrase(StateKeyError),
     /// `--pins`.
     #[error("--pins {path}: {reason}")]
     Pins {
@@ -57,6 +61,10 @@ pub struct Options {
     pub state_key_file: Option<PathBuf>,
     /// The open descriptor that has the state key.
     pub state_key_fd: Option<u32>,
+    /// Where the state's passphrase is.
+    pub passphrase: Option<PassphraseSource>,
+    /// Make a new state in clear.
+    pub plaintext_state: bool,
     /// The log key to pin.
     pub vkey: Option<String>,
     /// Root certificates instead of the system's.
@@ -71,6 +79,18 @@ pub struct Options {
     pub allow_network_fs: bool,
     /// Which account a handle may be.
     pub policy: PinPolicy,
+    /// What becomes of sessions that are begun anew without proof.
+    pub on_reset: OnReset,
+}
+
+/// Where a passphrase is; read when it is needed, because a descriptor is read once.
+pub enum PassphraseSource {
+    /// An open file descriptor.
+    Descriptor(u32),
+    /// A file.
+    File(PathBuf),
+    /// It itself, from the environment.
+    Text(Passphrase),
 }
 
 impl Options {
@@ -89,6 +109,8 @@ impl Options {
             identity: identity(global)?,
             state_key_file: global.state_key_file.clone(),
             state_key_fd: global.state_key_fd,
+            passphrase: passphrase(global)?,
+            plaintext_state: global.plaintext_state,
             vkey: global.vkey.clone(),
             ca_file: global.ca_file.clone(),
             timeout: global.timeout.map(Duration::from_secs),
@@ -96,6 +118,10 @@ impl Options {
             allow_plaintext_http: global.allow_plaintext_http,
             allow_network_fs: global.allow_network_fs,
             policy: PinPolicy { mode: global.pin_policy, pins: pins(global.pins.as_deref())? },
+            on_reset: match global.on_reset {
+                ResetMode::Accept => OnReset::Accept,
+                ResetMode::Refuse => OnReset::Refuse,
+            },
         })
     }
 
@@ -128,6 +154,24 @@ fn identity(global: &Global) -> Result<Option<Zeroizing<String>>, OptionsError> 
         Ok(text) if !text.is_empty() => Ok(Some(Zeroizing::new(text))),
         _ => Ok(None),
     }
+}
+
+/// Never an argument: others see those. A variable is the last choice, because it goes on to
+/// child processes (handlers of `tail` do not get it) and stands in /proc for as long as this one
+/// runs.
+fn passphrase(global: &Global) -> Result<Option<PassphraseSource>, OptionsError> {
+    if let Some(fd) = global.passphrase_fd {
+        return Ok(Some(PassphraseSource::Descriptor(fd)));
+    }
+    if let Some(path) = &global.passphrase_file {
+        return Ok(Some(PassphraseSource::File(path.clone())));
+    }
+    let Some(text) = std::env::var_os("NEXO_PASSPHRASE").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let text = Zeroizing::new(text.into_encoded_bytes());
+    let passphrase = Passphrase::new(&text, "NEXO_PASSPHRASE").map_err(OptionsError::Passphrase)?;
+    Ok(Some(PassphraseSource::Text(passphrase)))
 }
 
 fn pins(path: Option<&Path>) -> Result<Vec<(Handle, AccountId)>, OptionsError> {
@@ -184,6 +228,20 @@ mod tests {
         assert_eq!(options.identity.as_deref().map(|t| t.trim()), Some("nexo-identity-1:x"));
         assert_eq!(options.deadline(), DEFAULT_TIMEOUT);
         assert_eq!(options.timeout, None);
+    }
+
+    #[test]
+    fn a_passphrase_is_named_and_never_an_argument() {
+        let parse = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["nexo-cli"], args, &["whoami"]].concat()).unwrap();
+            Options::resolve(&cli.global).unwrap().passphrase
+        };
+        let both = parse(&["--passphrase-file", "/p", "--passphrase-fd", "3"]);
+        assert!(matches!(both, Some(PassphraseSource::Descriptor(3))), "a descriptor comes first");
+        let file = parse(&["--passphrase-file", "/p"]);
+        assert!(matches!(file, Some(PassphraseSource::File(path)) if path == Path::new("/p")));
+        let argument = ["nexo-cli", "--passphrase", "secret", "whoami"];
+        assert!(Cli::try_parse_from(argument).is_err());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use nexo_schema::ids::Origin;
 
 use crate::api::{ApiError, Member, Relay, RelayUrl, TlsError, UrlError, client_config};
-use crate::e2ee::Capabilities;
+use crate::e2ee::{Capabilities, OnReset};
 use crate::home::{Home, HomeError};
 use crate::identity::{Identity, IdentityError, ServerPin};
-use crate::options::Options;
+use crate::options::{Options, PassphraseSource};
 use crate::output::Printer;
 use crate::trust::{KeyError, LogKey, LogTrust, PinPolicy, TimeKey};
-use crate::vault::{StateKey, StateKeyError, StoredPin, Vault, VaultError};
+use crate::vault::{Access, Passphrase, StateKey, StateKeyError, StoredPin, Vault, VaultError};
 
 /// Why there is no identity to act as.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,8 @@ pub struct Profile {
     pub capabilities: Capabilities,
     /// Which account a handle may be.
     pub policy: PinPolicy,
+    /// What becomes of sessions that are begun anew without proof.
+    pub on_reset: OnReset,
 }
 
 /// A profile at its relay.
@@ -95,6 +97,7 @@ impl Profile {
         };
         profile.check(options)?;
         profile.policy = options.policy.clone();
+        profile.on_reset = options.on_reset;
         Ok(profile)
     }
 
@@ -118,8 +121,8 @@ impl Profile {
             })
             .await?;
         let capabilities = identity.verify(&pin.origin)?;
-        let policy = PinPolicy::default();
-        Ok(Self { vault, home: None, identity, pin, capabilities, policy })
+        let (policy, on_reset) = (PinPolicy::default(), OnReset::Accept);
+        Ok(Self { vault, home: None, identity, pin, capabilities, policy, on_reset })
     }
 
     async fn stored(options: &Options) -> Result<Self, ProfileError> {
@@ -133,7 +136,8 @@ impl Profile {
                 let pin = parsed_pin(&pin)?;
                 let capabilities = identity.verify(&pin.origin)?;
                 let (home, policy) = (Some(home), PinPolicy::default());
-                Ok(Self { vault, home, identity, pin, capabilities, policy })
+                let on_reset = OnReset::Accept;
+                Ok(Self { vault, home, identity, pin, capabilities, policy, on_reset })
             }
             _ => Err(absent()),
         }
@@ -203,12 +207,12 @@ pub fn relay(url: &RelayUrl, options: &Options, printer: &Printer) -> Result<Rel
     Ok(Relay::new(url.clone(), tls, printer.progress())?)
 }
 
-/// The state of a directory, with its key.
+/// The state of a directory, with what it is sealed under.
 ///
 /// # Errors
 /// [`ProfileError`].
 pub async fn open_vault(home: &Home, options: &Options) -> Result<Vault, ProfileError> {
-    Ok(Vault::open(home, state_key(home, options)?, options.lock_timeout).await?)
+    Ok(Vault::open(home, &access(home, options)?, options.lock_timeout).await?)
 }
 
 /// The state of a directory that is a copy, which belongs here from now on.
@@ -216,15 +220,23 @@ pub async fn open_vault(home: &Home, options: &Options) -> Result<Vault, Profile
 /// # Errors
 /// [`ProfileError`].
 pub async fn adopt_vault(home: &Home, options: &Options) -> Result<Vault, ProfileError> {
-    Ok(Vault::adopt(home, state_key(home, options)?, options.lock_timeout).await?)
+    Ok(Vault::adopt(home, &access(home, options)?, options.lock_timeout).await?)
 }
 
-fn state_key(home: &Home, options: &Options) -> Result<StateKey, ProfileError> {
-    Ok(match (options.state_key_fd, &options.state_key_file) {
-        (Some(fd), _) => StateKey::from_descriptor(fd)?,
-        (None, Some(path)) => StateKey::read(path)?,
-        (None, None) => StateKey::read_or_create(&home.file("state.key"))?,
-    })
+/// What this run was given to open the state with.
+fn access(home: &Home, options: &Options) -> Result<Access, ProfileError> {
+    let key = match (options.state_key_fd, &options.state_key_file) {
+        (Some(fd), _) => Some(StateKey::from_descriptor(fd)?),
+        (None, Some(path)) => Some(StateKey::read(path)?),
+        (None, None) => None,
+    };
+    let passphrase = match &options.passphrase {
+        Some(PassphraseSource::Descriptor(fd)) => Some(Passphrase::from_descriptor(*fd)?),
+        Some(PassphraseSource::File(path)) => Some(Passphrase::read(path)?),
+        Some(PassphraseSource::Text(passphrase)) => Some(passphrase.clone()),
+        None => None,
+    };
+    Ok(Access { key, passphrase, in_clear: options.plaintext_state, ..Access::of_home(home) })
 }
 
 /// The pin as it is stored.

@@ -2,11 +2,14 @@
 //!
 //! A private half is committed to disk before its public half is sent. What the relay holds and
 //! this device cannot open is removed there. Fallback prekeys are replaced weekly; their private
-//! halves stay for thirty days more, then nobody can open what was sent to them.
+//! halves stay for thirty days more, then nobody can open what was sent to them. A one-time
+//! prekey goes when it is used; one that was claimed and never used goes after 37 days, the
+//! longest life of the fallback prekey that was claimed with it.
 
 use nexo_schema::bytes::to_hex;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{PrekeyRef, PrekeyStock, PrekeyUpload};
+use nexo_schema::limits::FALLBACK_PREKEY_TTL;
 use sha2::{Digest as _, Sha256};
 
 use crate::api::ApiError;
@@ -87,19 +90,7 @@ pub async fn publish(session: &Session<'_>, now: u64) -> Result<(), UpkeepError>
     if plan.is_needed() {
         session.member.publish(&plan.upload(session)?).await?;
     }
-    vault
-        .write(|tx| {
-            let ids: Vec<u32> = plan.one_time.iter().map(OneTimeSecret::id).collect();
-            tx.set_published(PrekeyKind::OneTime, &ids)?;
-            if let Some((secret, _)) = &plan.fallback {
-                tx.set_published(PrekeyKind::Fallback, &[secret.id()])?;
-                tx.replace_fallbacks_below(secret.id(), now)?;
-            }
-            tx.wipe_fallbacks(now.saturating_sub(KEEP_FOR))?;
-            tx.set_prekeys_checked_at(now)
-        })
-        .await?;
-    Ok(())
+    Ok(vault.write(|tx| plan.done(tx, &stock, now)).await?)
 }
 
 /// What to upload. Every secret in it is on disk by now.
@@ -138,6 +129,21 @@ impl Plan {
             }
         }
         Ok(Self { fallback, one_time, remove: gone.iter().map(|there| there.id).collect() })
+    }
+
+    /// The relay has taken it: what is there, what is over.
+    fn done(&self, tx: &mut Tx<'_>, stock: &PrekeyStock, now: u64) -> Result<(), VaultError> {
+        let there: Vec<u32> = stock.one_time.iter().map(|there| there.id).collect();
+        tx.note_claimed(&there, now)?;
+        let ids: Vec<u32> = self.one_time.iter().map(OneTimeSecret::id).collect();
+        tx.set_published(PrekeyKind::OneTime, &ids)?;
+        if let Some((secret, _)) = &self.fallback {
+            tx.set_published(PrekeyKind::Fallback, &[secret.id()])?;
+            tx.replace_fallbacks_below(secret.id(), now)?;
+        }
+        tx.wipe_fallbacks(now.saturating_sub(KEEP_FOR))?;
+        tx.wipe_claimed(now.saturating_sub(FALLBACK_PREKEY_TTL))?;
+        tx.set_prekeys_checked_at(now)
     }
 
     fn is_needed(&self) -> bool {
@@ -290,6 +296,37 @@ mod tests {
         assert_eq!(repair.one_time.len(), ONE_TIME_TARGET - (ONE_TIME_LOW - 2));
         let new_ids: Vec<u32> = repair.one_time.iter().map(OneTimeSecret::id).collect();
         assert!(new_ids.iter().all(|id| *id > 50), "ids are never used again");
+    }
+
+    #[tokio::test]
+    async fn a_claimed_prekey_that_nobody_uses_goes_with_the_fallback_it_was_claimed_with() {
+        let vault = Vault::in_memory().unwrap();
+        let first = plan(&vault, &empty(), NOW).await;
+        let all = stock(&first);
+        let look = |there: PrekeyStock, now: u64| {
+            let vault = &vault;
+            async move {
+                let next = vault.write(|tx| Plan::make(tx, &there, now, now)).await.unwrap();
+                vault.write(|tx| next.done(tx, &there, now)).await.unwrap();
+                vault.read(|tx| tx.one_time_prekeys()).unwrap().iter().map(|one| one.id).collect()
+            }
+        };
+        let without = |ids: &[u32]| {
+            let mut less = all.clone();
+            less.one_time.retain(|there| !ids.contains(&there.id));
+            less
+        };
+        let held: Vec<u32> = look(empty(), NOW).await;
+        let (claimed, slow) = (held[0], held[1]);
+        // Two are gone from the relay; one of them only seemed to be.
+        look(without(&[claimed, slow]), NOW + 100).await;
+        look(without(&[claimed]), NOW + 200).await;
+        let last = NOW + 100 + FALLBACK_PREKEY_TTL;
+        assert_eq!(look(without(&[claimed]), last).await, held, "it may be used until then");
+        let kept: Vec<u32> = look(without(&[claimed, slow]), last + 1).await;
+        assert_eq!(kept, held[1..], "one that was there long enough is not claimed long ago");
+        let kept: Vec<u32> = look(without(&[claimed, slow]), last + FALLBACK_PREKEY_TTL + 2).await;
+        assert_eq!(kept, held[2..]);
     }
 
     #[tokio::test]

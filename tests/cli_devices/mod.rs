@@ -3,16 +3,20 @@
 //!
 //! | file | asks |
 //! |---|---|
+//! | `changed` | can a device's rights be changed, and an account be ended |
 //! | `linked` | does a device come in by its code, and get what its account gets |
 //! | `ended` | is a revoked device's end an end for its programs, and does recovery end them all |
 //! | `scripts` | can a script send with a line that a person issued, and nothing more |
 //! | `names` | is a handle only ever the account that somebody named |
+//! | `protect` | is a home closed to who has not its key or passphrase, and can that be changed |
 //! | `state` | is a copied or restored home refused, and can an identity move |
 //! | `watch` | is a device that nobody confirmed seen |
 
+mod changed;
 mod ended;
 mod linked;
 mod names;
+mod protect;
 mod scripts;
 mod state;
 mod watch;

@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::harness::Server;
-use crate::harness::shell::{Person, run};
+use crate::harness::shell::{Done, Person, run};
 use crate::harness::tamper::copy_data;
+use crate::harness::{Server, text};
 
 /// A copy of a person's home, as its owner's new one would be.
 fn copied(person: &Person, to: &Path) {
@@ -87,4 +87,30 @@ fn an_identity_moves_without_its_past() {
     std::fs::write(alice.file("bad"), "nexo-state-1\n").unwrap();
     let bad = alice.file("bad");
     there(&["state", "import", bad.to_str().unwrap()]).refused(78);
+}
+
+#[test]
+fn a_session_that_is_begun_anew_is_refused_where_that_is_asked_for() {
+    let server = Server::start();
+    let (alice, bob) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
+    alice.nexo(&["send", "bob", "one"]).sent();
+    assert_eq!(bob.received().texts(), ["one"]);
+    // A state without its sessions, as whoever copied only the keys would have it.
+    alice.nexo(&["state", "adopt"]).ok();
+    let unread = |done: Done| {
+        let objects = done.objects();
+        assert_eq!(objects.len(), 1, "{done:?}");
+        assert_eq!(objects[0]["error"]["kind"], "undecryptable");
+        assert!(text(&objects[0]["error"]["reason"]).contains("new session"), "{done:?}");
+    };
+    alice.nexo(&["send", "bob", "two"]).sent();
+    unread(bob.nexo(&["--on-reset", "refuse", "tail", "--json"]));
+    alice.nexo(&["send", "bob", "three"]).sent();
+    unread(run(bob.command(&["tail", "--json"]).env("NEXO_ON_RESET", "refuse"), b""));
+    // Where nobody asked for that it is taken, and told; what was refused stays so.
+    alice.nexo(&["send", "bob", "four"]).sent();
+    let got = bob.received();
+    assert_eq!(got.texts(), ["four"]);
+    assert_eq!(got.events(), ["session_reset"]);
+    bob.nexo(&["--on-reset", "perhaps", "tail"]).refused(64);
 }

@@ -300,8 +300,14 @@ fn the_clients_files_are_read() {
     };
     let judgement = judged(&file("split_view", &forked)).unwrap();
     assert_eq!((judgement.verdict, judgement.standing), (Verdict::Fork, Standing::Proof));
-    let judgement = judged(&file("inconsistent", &TestLog::with(9))).unwrap();
-    assert_eq!(judgement.standing, Standing::Observation);
+    for kind in ["inconsistent", "sth_unprovable"] {
+        let judgement = judged(&file(kind, &TestLog::with(9))).unwrap();
+        assert_eq!(
+            (judgement.verdict, judgement.standing),
+            (Verdict::Inconsistent, Standing::Observation)
+        );
+        assert!(judged(&file(kind, &forked)).is_err(), "heads of one size are another matter");
+    }
 }
 
 #[test]

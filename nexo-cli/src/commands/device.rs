@@ -4,14 +4,12 @@ use std::path::Path;
 
 use nexo_schema::limits::MAX_REASON;
 use serde_json::json;
-use zeroize::Zeroizing;
 
-use super::register::recovery_text;
 use super::{Context, input};
 use crate::api::ApiError;
-use crate::cli::{Approve, Confirm, Device, Issue, Revoke, Rights, SetRecovery};
+use crate::cli::{Approve, Confirm, Device, Issue, Revoke, Rights, SetRecovery, Update};
 use crate::clock;
-use crate::devices::{self, DeviceError, Wish, recovery_seed};
+use crate::devices::{self, DeviceError, Wish};
 use crate::e2ee::keys::RecoveryPublic;
 use crate::e2ee::{Capabilities, ConversationId, DeviceId, RecoverySecret, parse_code};
 use crate::error::CliError;
@@ -19,6 +17,7 @@ use crate::home::write_new_private;
 use crate::output::one_line;
 use crate::profile::{Profile, Session};
 use crate::random;
+use crate::recovery::{recovery_seed, recovery_text};
 use crate::trust::{Account, account_of, unconfirmed};
 use crate::vault::VaultError;
 
@@ -32,6 +31,7 @@ pub(super) async fn run(context: &Context, command: &Device) -> Result<(), CliEr
     let done = match command {
         Device::List => list(context, &session).await,
         Device::Revoke(args) => revoke(context, &session, args).await,
+        Device::Update(args) => update(context, &session, args).await,
         Device::Confirm(args) => confirm(context, &session, args).await,
         Device::Approve(args) => approve(context, &session, args).await,
         Device::Issue(args) => issue(context, &session, args).await,
@@ -96,6 +96,52 @@ async fn revoke(context: &Context, session: &Session<'_>, args: &Revoke) -> Resu
     let index = devices::revoke(session, device, &args.reason, now).await?;
     know(session, device).await?;
     changed(context, "revoked", device, index)
+}
+
+async fn update(context: &Context, session: &Session<'_>, args: &Update) -> Result<(), CliError> {
+    let asked = args.caps.as_deref().map(capabilities).transpose()?;
+    let now = clock::seconds();
+    let not_after = match args.expires.as_deref() {
+        None => None,
+        Some("never") => Some(0),
+        Some(age) => Some(end(age, now)?),
+    };
+    let own = devices::now_in_log(session, now).await?;
+    let device = devices::meant(&own.account, &args.device)?;
+    let found = own.account.device(device).filter(|found| found.is_active());
+    let grant = found.map(crate::trust::Device::grant);
+    let grant =
+        grant.ok_or_else(|| CliError::BadData(format!("device {device} was revoked before")))?;
+    let wanted = (asked.unwrap_or(grant.capabilities), not_after.unwrap_or(grant.not_after));
+    if wanted == (grant.capabilities, grant.not_after) {
+        return Err(CliError::BadData(format!("device {device} is so already")));
+    }
+    let stateless = Capabilities::STATELESS;
+    if wanted.0.contains(stateless) != grant.capabilities.contains(stateless) {
+        let detail = "--caps: a device is stateless for life, or never; issue another one";
+        return Err(CliError::Usage(detail.to_owned()));
+    }
+    let index = devices::update(session, device, wanted, now).await?;
+    changed(context, "updated", device, index)
+}
+
+/// `close`: the end of the account.
+pub(super) async fn close(context: &Context) -> Result<(), CliError> {
+    let profile = Profile::open(&context.options).await?;
+    let relay = profile.relay(&context.options, &context.printer)?;
+    let session = profile.session(&relay, None);
+    let closed = devices::close(&session, clock::seconds()).await;
+    context.tell(&session);
+    let index = closed?;
+    let handle = &profile.identity.handle;
+    let object = json!({
+        "schema": "nexo.closed/1",
+        "handle": handle,
+        "account_id": profile.identity.account.to_string(),
+        "sth_index": index.to_string(),
+    });
+    context.printer.result(&object, &format!("closed {handle} {index}"))?;
+    Ok(context.printer.flush()?)
 }
 
 async fn confirm(context: &Context, session: &Session<'_>, args: &Confirm) -> Result<(), CliError> {
@@ -169,8 +215,8 @@ async fn set_recovery(
     session: &Session<'_>,
     args: &SetRecovery,
 ) -> Result<(), CliError> {
-    let line = Zeroizing::new(input::line_of(&args.old)?);
-    let old = RecoverySecret::from_seed(&*recovery_seed(&line)?);
+    let text = input::secret(&args.old).await?;
+    let old = RecoverySecret::from_seed(&*recovery_seed(&text).map_err(DeviceError::from)?);
     let seed = random::secret::<32>()?;
     write_new_private(&args.out, recovery_text(&seed).as_bytes())?;
     let new = RecoveryPublic::of_seed(&seed);
@@ -188,14 +234,7 @@ async fn wish(
     rights: &Rights,
 ) -> Result<Wish, CliError> {
     let now = clock::seconds();
-    let not_after = match rights.expires.as_deref() {
-        None => 0,
-        Some(text) => {
-            let age = input::age(text).filter(|age| *age > 0);
-            let age = age.ok_or_else(|| CliError::Usage(format!("--expires {text}: like 90d")))?;
-            now.saturating_add(age)
-        }
-    };
+    let not_after = rights.expires.as_deref().map_or(Ok(0), |age| end(age, now))?;
     let (origin, own) = (session.trust.origin(), session.profile.identity.account);
     let mut conversations = Vec::with_capacity(rights.to.len());
     for handle in &rights.to {
@@ -209,6 +248,13 @@ async fn wish(
     }
     context.tell(session);
     Ok(Wish { capabilities, not_after, conversations })
+}
+
+/// When something is over that lasts so long from now on.
+fn end(age: &str, now: u64) -> Result<u64, CliError> {
+    let seconds = input::age(age).filter(|seconds| *seconds > 0);
+    let seconds = seconds.ok_or_else(|| CliError::Usage(format!("--expires {age}: like 90d")))?;
+    Ok(now.saturating_add(seconds))
 }
 
 /// Words with commas; each at most once.

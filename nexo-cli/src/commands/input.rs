@@ -6,6 +6,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
 use nexo_schema::ids::Handle;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::e2ee::padding::MAX_BODY;
@@ -39,6 +40,12 @@ pub(super) async fn message_text(
 /// One secret or invite from a file, without its line end.
 pub(super) fn line_of(path: &Path) -> Result<String, CliError> {
     Ok(utf8(from_file(path)?)?.trim_ascii().to_owned())
+}
+
+/// A secret of several words from a file, or with - from stdin; never an argument.
+pub(super) async fn secret(path: &Path) -> Result<Zeroizing<String>, CliError> {
+    let bytes = if path == Path::new("-") { stdin().await? } else { from_file(path)? };
+    Ok(Zeroizing::new(utf8(bytes)?))
 }
 
 /// A file of secrets, whole.

@@ -1,20 +1,22 @@
 //! `device link` and `recover`: a home that becomes a device of an account that exists.
 
+use std::path::Path;
+
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::device::{joined, named};
 use super::register::{check_pin, first_contact};
 use super::{Context, input};
 use crate::cli::{Link, Recover};
 use crate::clock;
-use crate::devices::{self, recovery_seed};
+use crate::devices::{self, DeviceError};
 use crate::e2ee::{AccountId, RecoverySecret, code_text, parse_fingerprint};
 use crate::error::CliError;
 use crate::home::Home;
 use crate::identity::{Identity, ServerPin};
 use crate::linking::Newcomer;
 use crate::profile::{Profile, open_vault, parsed_pin, relay};
+use crate::recovery::recovery_seed;
 use crate::upkeep;
 use crate::vault::{Vault, VaultError};
 
@@ -48,8 +50,13 @@ pub(super) async fn link(context: &Context, args: &Link) -> Result<(), CliError>
 pub(super) async fn recover(context: &Context, args: &Recover) -> Result<(), CliError> {
     let (handle, expect) = (input::handle(&args.handle)?, expected(args.expect.as_deref())?);
     named(&args.name)?;
-    let line = Zeroizing::new(input::line_of(&args.recovery_key)?);
-    let key = RecoverySecret::from_seed(&*recovery_seed(&line)?);
+    let text = match (args.recovery_key_fd, &args.recovery_key) {
+        // Opening the descriptor by name needs no unsafe code.
+        (Some(fd), _) => input::secret(Path::new(&format!("/dev/fd/{fd}"))).await?,
+        (None, Some(path)) => input::secret(path).await?,
+        (None, None) => return Err(CliError::Usage("which recovery key?".to_owned())),
+    };
+    let key = RecoverySecret::from_seed(&*recovery_seed(&text).map_err(DeviceError::from)?);
     let new = Place::prepare(context).await?;
     let relay = relay(&new.pin.url, &context.options, &context.printer)?;
     let newcomer = Newcomer { relay: &relay, pin: &new.pin, vault: &new.vault, home: &new.home };
@@ -104,6 +111,7 @@ impl Place {
             pin: self.pin,
             capabilities,
             policy: context.options.policy.clone(),
+            on_reset: context.options.on_reset,
         };
         let relay = profile.relay(&context.options, &context.printer)?;
         let session = profile.session(&relay, None);

@@ -57,6 +57,8 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), CliError> {
         Command::Device(Device::Link(args)) => join::link(context, args).await,
         Command::Device(device) => device::run(context, device).await,
         Command::Recover(args) => join::recover(context, args).await,
+        // clap has seen the word that it is meant.
+        Command::Close(_) => device::close(context).await,
         Command::Fingerprint(args) => fingerprint::run(context, args).await,
         Command::Pin(args) => pin::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use nexo_schema::bytes::to_hex;
 use nexo_schema::ids::{Handle, Origin};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -14,7 +13,7 @@ use super::{Context, input};
 use crate::api::{Relay, RelayUrl};
 use crate::cli::Register;
 use crate::clock;
-use crate::devices::{RECOVERY_PREFIX, recovery_seed};
+use crate::devices::DeviceError;
 use crate::e2ee::keys::RecoveryPublic;
 use crate::e2ee::sigchain::{NewAccount, name_commitment};
 use crate::e2ee::{self, Capabilities, DeviceSecret, SignedGenesis};
@@ -23,6 +22,7 @@ use crate::home::{Home, private, write_new_private};
 use crate::identity::{Identity, ServerPin};
 use crate::profile::{Profile, ProfileError, Session, open_vault, parsed_pin, relay, stored_pin};
 use crate::random;
+use crate::recovery::{recovery_seed, recovery_text};
 use crate::trust::{LogKey, LogTrust, PeerError, own_devices};
 use crate::upkeep;
 use crate::vault::{Vault, VaultError};
@@ -47,8 +47,9 @@ pub(super) async fn run(context: &Context, args: &Register) -> Result<(), CliErr
         let path = profile.home.as_ref().map(|home| home.file("recovery.key"));
         let path = path.map_or(String::new(), |path| path.display().to_string());
         context.printer.say(&format!(
-            "the recovery key is in {path}: move it off this machine; whoever has it can take \
-             the account over, and without it a lost device cannot be replaced"
+            "the recovery key is in {path}, also as 24 words to write down: move it off this \
+             machine; whoever has it can take the account over, and without it a lost device \
+             cannot be replaced"
         ));
     }
     show(context, &profile, index)
@@ -95,7 +96,8 @@ async fn prepare(context: &Context, handle: &Handle) -> Result<(Profile, bool), 
     };
     let capabilities = identity.verify(&pin.origin)?;
     let (home, policy) = (Some(home), options.policy.clone());
-    Ok((Profile { vault, home, identity, pin, capabilities, policy }, new))
+    let on_reset = options.on_reset;
+    Ok((Profile { vault, home, identity, pin, capabilities, policy, on_reset }, new))
 }
 
 /// Learns the relay and pins it: its URL, its origin, and the key that signs its log.
@@ -165,16 +167,12 @@ fn recovery_key(home: &Home) -> Result<RecoveryPublic, CliError> {
     let path = home.file("recovery.key");
     if path.exists() {
         private(&path)?;
-        let text = Zeroizing::new(input::line_of(&path)?);
-        return Ok(RecoveryPublic::of_seed(&*recovery_seed(&text)?));
+        let text = Zeroizing::new(input::secret_file(&path)?);
+        return Ok(RecoveryPublic::of_seed(&*recovery_seed(&text).map_err(DeviceError::from)?));
     }
     let seed = random::secret::<32>()?;
     write_new_private(&path, recovery_text(&seed).as_bytes())?;
     Ok(RecoveryPublic::of_seed(&seed))
-}
-
-pub(super) fn recovery_text(seed: &[u8; 32]) -> Zeroizing<String> {
-    Zeroizing::new(format!("{RECOVERY_PREFIX}{}\n", to_hex(seed)))
 }
 
 pub(super) fn new_identity(
@@ -293,7 +291,7 @@ mod tests {
         let made = recovery_key(&home).unwrap();
         assert_eq!(recovery_key(&home).unwrap(), made);
         let text = std::fs::read_to_string(home.file("recovery.key")).unwrap();
-        assert!(text.starts_with(RECOVERY_PREFIX));
+        assert!(text.starts_with(crate::recovery::RECOVERY_PREFIX));
         std::fs::write(home.file("recovery.key"), "nexo-recovery-1:zz\n").unwrap();
         assert!(recovery_key(&home).is_err(), "a damaged one is not replaced");
         assert!(matches!(

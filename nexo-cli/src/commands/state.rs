@@ -1,4 +1,4 @@
-//! `state`: taking an identity elsewhere, and going on with a copy.
+//! `state`: taking an identity elsewhere, going on with a copy, and what the state is sealed under.
 //!
 //! ```text
 //! nexo-state-1
@@ -17,15 +17,15 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Context, input};
-use crate::cli::{Export, Import, State};
+use crate::cli::{Export, Import, Protect, State};
 use crate::clock;
 use crate::e2ee::{AccountId, DeviceId, account_fingerprint, parse_fingerprint};
 use crate::error::CliError;
 use crate::home::{Home, private, write_new_private};
 use crate::identity::Identity;
-use crate::profile::{Profile, adopt_vault, open_vault, stored_pin};
+use crate::profile::{Profile, ProfileError, adopt_vault, open_vault, stored_pin};
 use crate::upkeep;
-use crate::vault::VaultError;
+use crate::vault::{Passphrase, Protection, StateKey, VaultError};
 
 const FIRST_LINE: &str = "nexo-state-1";
 
@@ -34,6 +34,11 @@ pub(super) async fn run(context: &Context, command: &State) -> Result<(), CliErr
         State::Export(args) => export(context, args).await,
         State::Import(args) => import(context, args).await,
         State::Adopt => adopt(context).await,
+        State::Protect(args) => protect(context, args).await,
+        #[cfg(feature = "keyring")]
+        State::Unlock(args) => keyring(context, "unlocked", Some(args)).await,
+        #[cfg(feature = "keyring")]
+        State::Lock => keyring(context, "locked", None).await,
     }
 }
 
@@ -89,7 +94,8 @@ async fn import(context: &Context, args: &Import) -> Result<(), CliError> {
     });
     kept.await.map_err(|e: VaultError| e)?;
     let (home, policy) = (Some(home), options.policy.clone());
-    let profile = Profile { vault, home, identity, pin, capabilities, policy };
+    let on_reset = options.on_reset;
+    let profile = Profile { vault, home, identity, pin, capabilities, policy, on_reset };
     let relay = profile.relay(options, &context.printer)?;
     let session = profile.session(&relay, None);
     upkeep::tend(&session, now, true).await?;
@@ -114,6 +120,66 @@ async fn adopt(context: &Context) -> Result<(), CliError> {
     leapt.await.map_err(|e: VaultError| e)?;
     drop(vault);
     done(context, "adopted", &identity.ok_or_else(absent)?)
+}
+
+/// What the state is to be sealed under, held until it is.
+enum New {
+    Key(StateKey),
+    Passphrase(Passphrase),
+    Clear,
+}
+
+async fn protect(context: &Context, args: &Protect) -> Result<(), CliError> {
+    let profile = Profile::open(&context.options).await?;
+    let Some(home) = &profile.home else {
+        return Err(CliError::Stateless("state protect"));
+    };
+    // A new key is on disk before anything is sealed under it.
+    let new = match args {
+        Protect { new_passphrase_fd: Some(fd), .. } => {
+            New::Passphrase(Passphrase::from_descriptor(*fd).map_err(ProfileError::from)?)
+        }
+        Protect { new_passphrase_file: Some(path), .. } => {
+            New::Passphrase(Passphrase::read(path).map_err(ProfileError::from)?)
+        }
+        Protect { new_key_file: Some(path), .. } => {
+            New::Key(StateKey::read_or_create(path).map_err(ProfileError::from)?)
+        }
+        Protect { .. } => New::Clear,
+    };
+    let (under, words) = match &new {
+        New::Key(key) => (Protection::Key(key), "key"),
+        New::Passphrase(passphrase) => (Protection::Passphrase(passphrase), "passphrase"),
+        New::Clear => (Protection::Clear, "nothing"),
+    };
+    profile.vault.protect(under, home).await?;
+    let object = json!({
+        "schema": "nexo.state_changed/1",
+        "change": "protected",
+        "handle": profile.identity.handle,
+        "device_id": profile.identity.device_id().to_string(),
+        "sealed_under": words,
+    });
+    let text = format!("protected {}: sealed under {words}", profile.identity.handle);
+    context.printer.result(&object, &text)?;
+    Ok(context.printer.flush()?)
+}
+
+#[cfg(feature = "keyring")]
+async fn keyring(
+    context: &Context,
+    what: &str,
+    unlock: Option<&crate::cli::Unlock>,
+) -> Result<(), CliError> {
+    let profile = Profile::open(&context.options).await?;
+    if profile.is_stateless() {
+        return Err(CliError::Stateless("a key in the keyring"));
+    }
+    match unlock {
+        Some(args) => profile.vault.unlock(args.seconds).await?,
+        None => profile.vault.lock_again().await?,
+    }
+    done(context, what, &profile.identity)
 }
 
 /// What a file says.

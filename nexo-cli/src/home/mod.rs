@@ -3,7 +3,8 @@
 //! ```text
 //! home/            0700
 //!   state.db       0600   everything (vault)
-//!   state.key      0600   the state key, unless --state-key-file names another
+//!   state.db.old   0600   for a week: as it was before a newer program changed its tables
+//!   state.key      0600   the key it is sealed under, unless another or a passphrase was named
 //!   state.lock     0600   held while state.db is written; contains the holder's pid
 //!   login.0 to .3  0600   held while logging in, so that few do so at once
 //!   recovery.key   0600   made at registration; to be moved offline
@@ -22,6 +23,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 pub use lock::{Held, LockError, StateLock};
 use mounts::refuse_network_fs;
@@ -99,7 +101,7 @@ impl Home {
             refuse_network_fs(&path)?;
         }
         let home = Self { path };
-        for name in ["state.db", "state.key", "state.lock"] {
+        for name in ["state.db", "state.db.old", "state.key", "state.lock"] {
             let file = home.file(name);
             if file.exists() {
                 private(&file)?;
@@ -131,6 +133,42 @@ impl Home {
         let inode = state.metadata().map_err(|e| io(&state, e))?.ino();
         let fields: [&[u8]; 2] = [machine.trim_ascii().as_bytes(), &inode.to_be_bytes()];
         Ok(Sha256::digest(enc("nexo/1/store/place", &fields)).into())
+    }
+
+    /// Gives the finished `draft` the name of what it replaces, durably: whoever looks finds the
+    /// old file or the whole new one.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn put_in_place(&self, draft: &str, name: &str) -> Result<(), HomeError> {
+        let (draft, path) = (self.file(draft), self.file(name));
+        File::open(&draft).and_then(|file| file.sync_all()).map_err(|e| io(&draft, e))?;
+        std::fs::rename(&draft, &path).map_err(|e| io(&path, e))?;
+        sync_dir(&self.path)
+    }
+
+    /// Removes a file, durably; there may be none.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn forget(&self, name: &str) -> Result<(), HomeError> {
+        let path = self.file(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => sync_dir(&self.path),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(io(&path, e)),
+        }
+    }
+
+    /// Removes a file that was written longer ago than `age`.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn forget_older(&self, name: &str, age: Duration) -> Result<(), HomeError> {
+        let written = self.file(name).metadata().and_then(|found| found.modified());
+        // A time in the future is that of a clock that was wrong: it is not old yet.
+        let old = written.is_ok_and(|at| at.elapsed().is_ok_and(|passed| passed > age));
+        if old { self.forget(name) } else { Ok(()) }
     }
 
     /// Makes `evidence/<name>` and returns its path; evidence that is there already stays.
@@ -173,7 +211,11 @@ pub fn write_new_private(path: &Path, content: &[u8]) -> Result<(), HomeError> {
     })?;
     // The name is durable only with its directory.
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| io(parent, e))
+    sync_dir(parent)
+}
+
+fn sync_dir(path: &Path) -> Result<(), HomeError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| io(path, e))
 }
 
 /// A name beside `path` that no other process or thread takes.
@@ -240,6 +282,25 @@ mod tests {
         assert_eq!(home.write_evidence("e.json", b"two").unwrap(), first);
         assert_eq!(std::fs::read(&first).unwrap(), b"one");
         assert_eq!(mode(first.parent().unwrap()), 0o700);
+    }
+
+    #[test]
+    fn what_replaces_a_file_is_whole_and_what_is_forgotten_may_be_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::create(&dir.path().join("h"), true).unwrap();
+        for content in [&b"one"[..], b"two"] {
+            write_new_private(&home.file("draft"), content).unwrap();
+            home.put_in_place("draft", "file").unwrap();
+            assert_eq!(std::fs::read(home.file("file")).unwrap(), content);
+            assert!(!home.file("draft").exists());
+        }
+        assert!(matches!(home.put_in_place("draft", "file"), Err(HomeError::Io { .. })));
+        home.forget_older("file", Duration::from_secs(3600)).unwrap();
+        assert!(home.file("file").exists());
+        home.forget("file").unwrap();
+        home.forget("file").unwrap();
+        home.forget_older("file", Duration::ZERO).unwrap();
+        assert!(!home.file("file").exists());
     }
 
     #[test]

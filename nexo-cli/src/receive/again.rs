@@ -52,7 +52,8 @@ async fn take_one(
         return Ok(());
     };
     let origin = session.trust.origin();
-    let reader = Reader { identity: &session.profile.identity, origin, now };
+    let profile = session.profile;
+    let reader = Reader { identity: &profile.identity, origin, now, on_reset: profile.on_reset };
     session
         .profile
         .vault

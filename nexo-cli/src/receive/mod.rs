@@ -142,7 +142,8 @@ async fn store_items(
     now: u64,
 ) -> Result<bool, ReceiveError> {
     let origin = session.trust.origin();
-    let reader = Reader { identity: &session.profile.identity, origin, now };
+    let profile = session.profile;
+    let reader = Reader { identity: &profile.identity, origin, now, on_reset: profile.on_reset };
     for items in items.chunks(AT_ONCE) {
         let mut taken = Vec::with_capacity(items.len());
         for item in items {

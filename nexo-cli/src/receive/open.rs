@@ -39,6 +39,8 @@ pub(super) struct Reader<'a> {
     pub(super) identity: &'a Identity,
     pub(super) origin: &'a str,
     pub(super) now: u64,
+    /// What becomes of a session that is begun anew without proof.
+    pub(super) on_reset: OnReset,
 }
 
 /// What became of a message.
@@ -217,7 +219,7 @@ impl Reader<'_> {
         let secrets = PrekeySecrets { fallback: &fallback, one_time: one_time.as_ref() };
         let seen = tx.has_handshake(&key)?;
         let me = self.identity.party();
-        let opened = open_handshake(&me, before, &secrets, arrival, seen, OnReset::Accept);
+        let opened = open_handshake(&me, before, &secrets, arrival, seen, self.on_reset);
         Ok(opened.map_err(Unreadable::from))
     }
 

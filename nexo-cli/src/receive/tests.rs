@@ -68,7 +68,7 @@ fn people() -> (Identity, Identity) {
 }
 
 fn reader(me: &Identity) -> Reader<'_> {
-    Reader { identity: me, origin: ORIGIN, now: NOW }
+    Reader { identity: me, origin: ORIGIN, now: NOW, on_reset: crate::e2ee::OnReset::Accept }
 }
 
 fn prekey(id: u32, byte: u8) -> StoredPrekey {

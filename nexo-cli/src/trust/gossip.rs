@@ -157,7 +157,7 @@ pub async fn settle<S: LogSource>(trust: &LogTrust<'_, S>, now: u64) -> Result<(
         if heard.size == held.size || proved(trust, &held, &heard, now).await? {
             trust.vault().write(|tx| tx.settle_heard(&heard)).await?;
         } else if now.saturating_sub(heard.heard_at) > PROOF_WITHIN {
-            let evidence = trust.contradiction("sth_unprovable", &held, &heard.note, now)?;
+            let evidence = trust.contradiction("sth_unprovable", &held, &heard.note, &[], now)?;
             return Err(TrustError::Unprovable { size: heard.size, evidence });
         }
     }
@@ -185,7 +185,8 @@ async fn proved<S: LogSource>(
     if verify_consistency(from, &old, to, &new, &path).is_ok() {
         return Ok(true);
     }
-    let evidence = trust.contradiction("inconsistent", held, &heard.note, now)?;
+    let prefix = trust.prefix((from, &old), (to, &new), path).await;
+    let evidence = trust.contradiction("inconsistent", held, &heard.note, &prefix, now)?;
     Err(TrustError::Inconsistent { held: held.size, shown: heard.size, evidence })
 }
 

@@ -16,6 +16,8 @@
 //! | `chains` | chain_events, own_devices |
 //! | `pins` | pins |
 //! | `place` | meta: where the state lives |
+//! | `access`, `wrap`, `passphrase` | meta: the state's key, and what it is sealed under |
+//! | `upgrade` | all of them, when they change |
 //! | `pending` | meta: a device on its way in |
 //! | `heads` | heads, split_views |
 //! | `heard` | heard_heads |
@@ -27,14 +29,18 @@
 //! | `sessions` | sessions, pairs |
 //! | `skipped` | skipped, kept |
 
+mod access;
 mod asks;
 mod chains;
 mod heads;
 mod heard;
 mod identity;
 mod inbox;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod outbox;
 mod outputs;
+mod passphrase;
 mod peers;
 mod pending;
 mod pins;
@@ -44,6 +50,8 @@ mod schema;
 mod sealed;
 mod sessions;
 mod skipped;
+mod upgrade;
+mod wrap;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -52,6 +60,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
+pub use access::{Access, Locked};
 pub use asks::{Answer, Asked};
 pub use chains::{ChainEvent, SignedEvent};
 pub use heads::{HeldHead, SplitView};
@@ -60,15 +69,19 @@ pub use identity::StoredPin;
 pub use inbox::{InboxKind, InboxRow, NewInbox, Reading, SessionNote, Target};
 pub use outbox::{Counters, NewOutbox, OutboxRow, OutboxState};
 pub use outputs::Written;
+pub use passphrase::Passphrase;
 pub use peers::{Peer, Served};
 pub use pending::Pending;
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
+pub use wrap::Protection;
 
 use crate::home::{Home, HomeError, LockError, StateLock, write_new_private};
 use crate::random::{self, RandomError};
+use access::finish_protecting;
 use schema::meta;
 use sealed::{Cell, Sealer};
+use upgrade::bring_up_to_date;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../schema/migrations/cli");
 
@@ -111,6 +124,15 @@ pub enum VaultError {
     /// Another key than the one it was sealed under.
     #[error("the state key does not belong to this state.db")]
     WrongKey,
+    /// Another passphrase than the one it was sealed under.
+    #[error("this is not the passphrase of this state")]
+    WrongPassphrase,
+    /// What was given is not what it was sealed under.
+    #[error(transparent)]
+    Locked(#[from] Locked),
+    /// The key cannot be read or made.
+    #[error(transparent)]
+    StateKey(#[from] StateKeyError),
     /// The file could not be made.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -143,8 +165,12 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError`].
-    pub async fn open(home: &Home, key: StateKey, patience: Duration) -> Result<Self, VaultError> {
-        Self::open_at(home, key, patience, |tx, place| tx.check_place(place)).await
+    pub async fn open(
+        home: &Home,
+        access: &Access,
+        patience: Duration,
+    ) -> Result<Self, VaultError> {
+        Self::open_at(home, access, patience, |tx, place| tx.check_place(place)).await
     }
 
     /// As [`Vault::open`], for a copy that its owner goes on with: it belongs here from now on.
@@ -152,25 +178,35 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError`].
-    pub async fn adopt(home: &Home, key: StateKey, patience: Duration) -> Result<Self, VaultError> {
-        Self::open_at(home, key, patience, |tx, place| tx.set_place(place)).await
+    pub async fn adopt(
+        home: &Home,
+        access: &Access,
+        patience: Duration,
+    ) -> Result<Self, VaultError> {
+        Self::open_at(home, access, patience, |tx, place| tx.set_place(place)).await
     }
 
     async fn open_at(
         home: &Home,
-        key: StateKey,
+        access: &Access,
         patience: Duration,
         placed: impl FnOnce(&mut Tx<'_>, &[u8; 32]) -> Result<(), VaultError>,
     ) -> Result<Self, VaultError> {
         let lock = StateLock::of(home, patience);
-        let held = lock.take().await?;
         let path = home.file("state.db");
+        let derived = access.derive(&path)?;
+        let held = lock.take().await?;
         // SQLite would follow the umask; its -wal and -shm take the mode of this file.
         match write_new_private(&path, b"") {
             Ok(()) | Err(HomeError::Exists(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let vault = Self::connect(&path.to_string_lossy(), key, Some(lock))?;
+        let mut conn = connection(&path.to_string_lossy())?;
+        refuse_newer(&mut conn)?;
+        bring_up_to_date(&mut conn, MIGRATIONS, Some(home))?;
+        let key = access.unlock(&mut conn, derived)?;
+        let mut vault = Self::with_key(conn, key, Some(lock))?;
+        finish_protecting(vault.conn.get_mut(), home)?;
         let place = home.place()?;
         vault.transaction(|tx| placed(tx, &place))?;
         drop(held);
@@ -182,16 +218,17 @@ impl Vault {
     /// # Errors
     /// [`VaultError`].
     pub fn in_memory() -> Result<Self, VaultError> {
-        Self::connect(":memory:", StateKey::ephemeral()?, None)
+        let mut conn = connection(":memory:")?;
+        bring_up_to_date(&mut conn, MIGRATIONS, None)?;
+        Self::with_key(conn, StateKey::ephemeral()?, None)
     }
 
-    /// Opens, migrates and checks the key; the caller holds the lock.
-    fn connect(url: &str, key: StateKey, lock: Option<StateLock>) -> Result<Self, VaultError> {
-        let mut conn =
-            SqliteConnection::establish(url).map_err(|e| VaultError::Open(e.to_string()))?;
-        conn.batch_execute(PRAGMAS)?;
-        refuse_newer(&mut conn)?;
-        conn.run_pending_migrations(MIGRATIONS).map_err(|e| VaultError::Migrate(e.to_string()))?;
+    /// Checks the key of a database that is up to date; the caller holds the lock.
+    fn with_key(
+        conn: SqliteConnection,
+        key: StateKey,
+        lock: Option<StateLock>,
+    ) -> Result<Self, VaultError> {
         let vault = Self { conn: RefCell::new(conn), sealer: Sealer(key), lock };
         vault.transaction(|tx| tx.check_key())?;
         Ok(vault)
@@ -247,6 +284,12 @@ impl Vault {
     }
 }
 
+fn connection(url: &str) -> Result<SqliteConnection, VaultError> {
+    let mut conn = SqliteConnection::establish(url).map_err(|e| VaultError::Open(e.to_string()))?;
+    conn.batch_execute(PRAGMAS)?;
+    Ok(conn)
+}
+
 /// Carries the caller's error through Diesel, which wants to add its own.
 enum Rollback<E> {
     Inner(E),
@@ -285,15 +328,11 @@ impl Tx<'_> {
     }
 
     fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
-        let found = meta::table.find(name).select(meta::value).first(self.conn).optional()?;
-        Ok(found)
+        meta_of(self.conn, name)
     }
 
     fn set_meta(&mut self, name: &str, value: &[u8]) -> Result<(), VaultError> {
-        diesel::replace_into(meta::table)
-            .values((meta::name.eq(name), meta::value.eq(value)))
-            .execute(self.conn)?;
-        Ok(())
+        set_meta_of(self.conn, name, value)
     }
 
     /// A counter of `meta`; 0 before it is first set.
@@ -322,6 +361,22 @@ impl Tx<'_> {
     pub fn set_prekeys_checked_at(&mut self, now: u64) -> Result<(), VaultError> {
         self.set_counter("prekeys_checked_at", now)
     }
+}
+
+fn meta_of(conn: &mut SqliteConnection, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
+    Ok(meta::table.find(name).select(meta::value).first(conn).optional()?)
+}
+
+fn set_meta_of(conn: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<(), VaultError> {
+    diesel::replace_into(meta::table)
+        .values((meta::name.eq(name), meta::value.eq(value)))
+        .execute(conn)?;
+    Ok(())
+}
+
+fn delete_meta_of(conn: &mut SqliteConnection, name: &str) -> Result<(), VaultError> {
+    diesel::delete(meta::table.find(name)).execute(conn)?;
+    Ok(())
 }
 
 /// A state with migrations this program does not know was written by a newer one.

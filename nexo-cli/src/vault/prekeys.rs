@@ -159,6 +159,37 @@ impl Tx<'_> {
         rows.into_iter().map(|row| self.prekey(PrekeyKind::OneTime, row)).collect()
     }
 
+    /// Which one-time prekeys the relay still has: of those that it had and has not, somebody has
+    /// claimed the public half, `now` at the latest. One that is back was never claimed: another
+    /// process had published it since the relay was asked.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn note_claimed(&mut self, there: &[u32], now: u64) -> Result<(), VaultError> {
+        let there: Vec<i64> = there.iter().copied().map(i64::from).collect();
+        let one_time =
+            || prekeys::table.filter(prekeys::kind.eq("one_time").and(prekeys::published.eq(true)));
+        diesel::update(one_time().filter(prekeys::id.eq_any(&there)))
+            .set(prekeys::replaced_at.eq(None::<i64>))
+            .execute(self.conn)?;
+        let gone = one_time().filter(prekeys::id.ne_all(&there));
+        diesel::update(gone.filter(prekeys::replaced_at.is_null()))
+            .set(prekeys::replaced_at.eq(Some(signed(now))))
+            .execute(self.conn)?;
+        Ok(())
+    }
+
+    /// Wipes one-time prekeys that were claimed before `before` and never used: the fallback
+    /// prekey that a first message with one of them needs as well is gone by then.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn wipe_claimed(&mut self, before: u64) -> Result<usize, VaultError> {
+        let old = prekeys::table
+            .filter(prekeys::kind.eq("one_time").and(prekeys::replaced_at.lt(signed(before))));
+        Ok(diesel::delete(old).execute(self.conn)?)
+    }
+
     /// The relay holds the public halves of these.
     ///
     /// # Errors

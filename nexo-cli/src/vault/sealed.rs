@@ -3,13 +3,13 @@
 //! ```text
 //! column = nx_seal(DEK, "nexo/1/store/<table>",
 //!                  aad = enc("nexo/1/store-row", [column, key of the row, version u64]), secret)
-//! state.key = 64 lower-case hex digits LF
+//! state.key = 64 lower-case hex digits LF; what the DEK is sealed under ([`super::wrap`])
 //! ```
 //!
 //! What this protects: a copied, leaked or backed-up `state.db` without the key gives away no
 //! key and no text, and rows cannot be swapped. What it does not: with the key in the same
 //! directory (the default) whoever copies the directory has both, so keep the key elsewhere
-//! with `--state-key-file` where backups are taken; and it hides neither who wrote to whom and
+//! with `--state-key-file`, or use a passphrase, where backups are taken; and it hides neither who wrote to whom and
 //! when, nor does it stop the whole file from being put back to an older state (the relay's
 //! send counter shows that).
 
@@ -27,7 +27,9 @@ use crate::random;
 /// Longest key file that is read, bytes; a key has 65.
 const MAX_KEY_FILE: u64 = 1024;
 
-/// The key of the sealed columns (DEK). Wiped when dropped.
+/// A key of 32 bytes: that of the sealed columns (DEK), or one that it is sealed under (KEK).
+/// Wiped when dropped.
+#[derive(Clone)]
 pub struct StateKey(Zeroizing<[u8; 32]>);
 
 /// Why there is no state key.
@@ -39,6 +41,15 @@ pub enum StateKeyError {
     /// Not 64 hex digits.
     #[error("{0} does not hold a state key (64 lower-case hex digits)")]
     Form(String),
+    /// Empty, or too long.
+    #[error("{0} does not hold a passphrase (1 to 1024 bytes)")]
+    Passphrase(String),
+    /// The memory that a passphrase is tried with is not to be had.
+    #[error("this machine cannot do the work that a passphrase takes")]
+    Work,
+    /// The kernel's keyring refused.
+    #[error("the kernel's keyring: {0}")]
+    Keyring(String),
     /// No random bytes for a new one.
     #[error(transparent)]
     Random(#[from] random::RandomError),
@@ -64,13 +75,18 @@ impl StateKey {
     }
 
     fn from_open(path: &Path) -> Result<Self, StateKeyError> {
-        let mut text = Zeroizing::new(String::new());
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text))
-            .map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
-        let key = from_hex(text.trim_ascii_end());
-        let key = key.map_err(|_| StateKeyError::Form(path.display().to_string()))?;
+        let bytes = read_bounded(path, MAX_KEY_FILE)?;
+        let text = std::str::from_utf8(bytes.trim_ascii_end()).unwrap_or_default();
+        let key = from_hex(text).map_err(|_| StateKeyError::Form(path.display().to_string()))?;
         Ok(Self(Zeroizing::new(key)))
+    }
+
+    pub(super) fn from_bytes(key: Zeroizing<[u8; 32]>) -> Self {
+        Self(key)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// Reads the key, or makes it if there is no file. Two processes that start at once agree:
@@ -91,13 +107,24 @@ impl StateKey {
         Self::read(path)
     }
 
-    /// A key for a state that lives in memory only.
+    /// A new key, for a state or for a test.
     ///
     /// # Errors
     /// [`random::RandomError`].
     pub fn ephemeral() -> Result<Self, random::RandomError> {
         Ok(Self(random::secret()?))
     }
+}
+
+/// At most `limit` bytes of a file, in memory that is wiped.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, HomeError> {
+    // Its room is taken at once: a buffer that grows leaves copies behind.
+    let room = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
+    Ok(bytes)
 }
 
 /// Which column of which row. The version is bumped when a row is rewritten, so an older

@@ -17,8 +17,7 @@ const NOW: u64 = 1_800_000_000;
 
 async fn open(dir: &Path) -> Vault {
     let home = Home::create(&dir.join("home"), true).unwrap();
-    let key = StateKey::read_or_create(&home.file("state.key")).unwrap();
-    Vault::open(&home, key, Duration::from_secs(10)).await.unwrap()
+    Vault::open(&home, &Access::of_home(&home), Duration::from_secs(10)).await.unwrap()
 }
 
 fn conversation(n: u8) -> ConversationId {
@@ -108,8 +107,8 @@ async fn another_state_key_does_not_open_it() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).await);
     let home = Home::create(&dir.path().join("home"), true).unwrap();
-    let other = StateKey::ephemeral().unwrap();
-    let refused = Vault::open(&home, other, Duration::ZERO).await;
+    let other = Access::from(StateKey::ephemeral().unwrap());
+    let refused = Vault::open(&home, &other, Duration::ZERO).await;
     assert!(matches!(refused.map(drop), Err(VaultError::WrongKey)));
 }
 
@@ -122,8 +121,7 @@ async fn a_newer_state_is_refused() {
         .unwrap();
     drop(vault);
     let home = Home::create(&dir.path().join("home"), true).unwrap();
-    let key = StateKey::read(&home.file("state.key")).unwrap();
-    let refused = Vault::open(&home, key, Duration::ZERO).await;
+    let refused = Vault::open(&home, &Access::of_home(&home), Duration::ZERO).await;
     assert!(matches!(refused.map(drop), Err(VaultError::Newer)));
 }
 

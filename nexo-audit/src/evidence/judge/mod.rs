@@ -133,9 +133,14 @@ pub fn verify(evidence: &Evidence, key: &LogKey) -> Result<Judgement, JudgementE
     Ok(Judgement { verdict, standing, shows })
 }
 
-/// The verdict of that name. nexo-cli calls a fork a split view.
+/// The verdict of that name. nexo-cli calls a fork a split view; and of a head from somebody's
+/// message, which the log did not prove for a day, it can say no more than that.
 fn verdict(name: &str) -> Result<Verdict, JudgementError> {
-    let stable = if name == "split_view" { Verdict::Fork.name() } else { name };
+    let stable = match name {
+        "split_view" => Verdict::Fork.name(),
+        "sth_unprovable" => Verdict::Inconsistent.name(),
+        other => other,
+    };
     let row = TABLE.iter().find(|row| row.name == stable);
     row.map(|row| row.verdict).ok_or_else(|| JudgementError::Verdict { name: name.to_owned() })
 }

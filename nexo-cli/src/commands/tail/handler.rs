@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn secrets_of_ours_are_not_passed_on() {
-        for name in ["NEXO_IDENTITY", "NEXO_STATE_KEY", "NEXO_TOKEN"] {
+        for name in ["NEXO_IDENTITY", "NEXO_STATE_KEY", "NEXO_PASSPHRASE", "NEXO_TOKEN"] {
             assert!(!is_passed_on(name), "{name}");
         }
         for name in ["NEXO_HOME", "NEXO_STATE_KEY_FILE"] {
