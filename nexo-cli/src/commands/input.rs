@@ -8,6 +8,7 @@ use nexo_schema::ids::Handle;
 use crate::clock;
 use crate::e2ee::padding::MAX_BODY;
 use crate::error::CliError;
+use crate::options::named;
 
 /// Reads a handle; case and surrounding space do not matter, as at the relay.
 pub(super) fn handle(text: &str) -> Result<Handle, CliError> {
@@ -58,7 +59,7 @@ fn from_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let limit = MAX_BODY as u64 + 1;
     std::fs::File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|source| CliError::Input { path: path.display().to_string(), source })?;
+        .map_err(|source| CliError::Input { path: named(path), source })?;
     Ok(bytes)
 }
 

@@ -26,6 +26,7 @@
 //! | `asks` | asks, answers |
 //! | `sessions` | sessions, pairs |
 //! | `skipped` | skipped, kept |
+//! | `told` | meta: what accounts say of themselves |
 
 mod asks;
 mod chains;
@@ -44,6 +45,7 @@ mod schema;
 mod sealed;
 mod sessions;
 mod skipped;
+mod told;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -64,6 +66,7 @@ pub use peers::{Peer, Served};
 pub use pending::Pending;
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
+pub use told::Told;
 
 use crate::home::{Home, HomeError, LockError, StateLock, write_new_private};
 use crate::random::{self, RandomError};
@@ -203,6 +206,12 @@ impl Vault {
         self.lock.is_some()
     }
 
+    /// The longest that this process waited for its turn to write.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.lock.as_ref().map_or(Duration::ZERO, StateLock::longest_wait)
+    }
+
     /// Runs `look` on one snapshot.
     ///
     /// # Errors
@@ -293,6 +302,11 @@ impl Tx<'_> {
         diesel::replace_into(meta::table)
             .values((meta::name.eq(name), meta::value.eq(value)))
             .execute(self.conn)?;
+        Ok(())
+    }
+
+    fn drop_meta(&mut self, name: &str) -> Result<(), VaultError> {
+        diesel::delete(meta::table.find(name)).execute(self.conn)?;
         Ok(())
     }
 
