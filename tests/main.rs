@@ -47,6 +47,9 @@
 //! | `stateless` | can a script send with a line of text and no home |
 //! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
 //! | `two_trees` | do the builder and the checker of the tree agree |
+//! | `retry` | who may ask for a message again, and who may answer |
+//! | `cli_faults` | does nexo-cli keep its promises on full disks, under kills and clocks |
+//! | `attacks` | has every attack and every hole of the design a test |
 //! | `house` | is the architecture what the documents say |
 //! | `protocol` | does PROTOCOL.md say what the code does |
 
@@ -57,6 +60,8 @@ mod harness;
 mod abuse;
 #[cfg(test)]
 mod admission;
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
@@ -75,6 +80,8 @@ mod bench;
 mod caching;
 #[cfg(test)]
 mod cli_devices;
+#[cfg(test)]
+mod cli_faults;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
@@ -117,6 +124,8 @@ mod reading;
 mod replicas;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod retry;
 #[cfg(test)]
 mod send_lines;
 #[cfg(test)]

@@ -340,9 +340,10 @@ fn peer(error: &PeerError) -> Exit {
     match error {
         PeerError::Unknown(_) | PeerError::Plain(_) => Exit::UnknownPeer,
         PeerError::NotCapable { .. } | PeerError::Ended(_) => Exit::UnknownPeer,
-        PeerError::Chain { .. } | PeerError::Withheld { .. } | PeerError::Forked { .. } => {
-            Exit::BrokenChain
-        }
+        PeerError::Chain { .. }
+        | PeerError::Withheld { .. }
+        | PeerError::Forked { .. }
+        | PeerError::Hidden { .. } => Exit::BrokenChain,
         PeerError::Intruder { .. } => Exit::ForeignDevice,
         PeerError::Expelled(_) => Exit::NotAllowed,
         PeerError::NoPrekey(_) => Exit::Temporary,

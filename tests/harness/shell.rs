@@ -11,6 +11,7 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::between::Between;
 use super::{DEADLINE, Server, binaries, text};
 
 /// What a program did.
@@ -148,6 +149,11 @@ impl Follower {
         Self { child, lines, err }
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line of its output.
     pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(DEADLINE).expect("a line in time")
@@ -210,6 +216,11 @@ impl Person {
         Self { temp: TempDir::new().unwrap(), url: url.to_owned() }
     }
 
+    /// Without an account yet, at a relay that is reached on this way.
+    pub(crate) fn by(way: &Between) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: way.url().to_owned() }
+    }
+
     /// With an account.
     pub(crate) fn registered(server: &Server, handle: &str) -> Self {
         let person = Self::at(server);
@@ -230,6 +241,14 @@ impl Person {
     /// `nexo-cli` with the server and the home, to which arguments are added.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = bare(&binaries().cli, self.temp.path());
+        command.args(["--server", &self.url, "--home"]).arg(self.home()).args(args);
+        command
+    }
+
+    /// As [`Person::command`], behind these words of a shell, such as `ulimit -f 100; exec`.
+    pub(crate) fn command_under(&self, prelude: &str, args: &[&str]) -> Command {
+        let mut command = bare(Path::new("/bin/sh"), self.temp.path());
+        command.args(["-c", &format!("{prelude} \"$@\""), "sh"]).arg(&binaries().cli);
         command.args(["--server", &self.url, "--home"]).arg(self.home()).args(args);
         command
     }

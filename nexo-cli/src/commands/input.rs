@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::e2ee::padding::MAX_BODY;
 use crate::error::CliError;
+use crate::options::named;
 
 pub(super) use lines::Lines;
 
@@ -69,7 +70,7 @@ fn from_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let limit = MAX_BODY as u64 + 1;
     std::fs::File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|source| CliError::Input { path: path.display().to_string(), source })?;
+        .map_err(|source| CliError::Input { path: named(path), source })?;
     Ok(bytes)
 }
 

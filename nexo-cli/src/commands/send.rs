@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> 
         Some(delivered) => delivered,
         None => send(context, &profile, &handle, &letter).await?,
     };
-    show(context, &handle, &delivered)?;
+    show(context, &profile, &handle, &delivered)?;
     Ok(context.printer.flush()?)
 }
 
@@ -130,7 +130,8 @@ async fn resume(
     if to.to.account.id != row.peer {
         return Err(DeliverError::Conversation.into());
     }
-    show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)?;
+    let delivered = deliver::resume(&session, &to, &letter, row, now).await?;
+    show(context, profile, handle, &delivered)?;
     Ok(context.printer.flush()?)
 }
 
@@ -157,7 +158,12 @@ async fn recipient(
     }
 }
 
-fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(), CliError> {
+fn show(
+    context: &Context,
+    profile: &Profile,
+    handle: &Handle,
+    delivered: &Delivered,
+) -> Result<(), CliError> {
     let Delivered { msg_id, conversation, sth_index, duplicate } = delivered;
     let object = json!({
         "schema": "nexo.sent/1",
@@ -166,6 +172,8 @@ fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(),
         "to": handle,
         "sth_index": sth_index.map(|index| index.to_string()),
         "duplicate": duplicate,
+        // For those who run many at once: how long this one stood in line for the state.
+        "lock_wait_ms": profile.vault.longest_wait().as_millis(),
     });
     let index = match sth_index {
         Some(index) => index.to_string(),

@@ -172,7 +172,7 @@ pub async fn deliver(
     resume(session, to, letter, row, now).await
 }
 
-/// Seals `letter` to `to` in a conversation that is open, and stores it, without sending.
+/// Seals `letter` to `to` and stores it, without sending it.
 ///
 /// # Errors
 /// [`DeliverError`].
@@ -182,9 +182,7 @@ pub async fn prepare(
     letter: &Letter<'_>,
     now: u64,
 ) -> Result<OutboxRow, DeliverError> {
-    let own = session.profile.identity.account;
-    let conversation = ConversationId::direct(session.trust.origin(), own, to.to.account.id);
-    open_conversation(session, &to.to, conversation).await?;
+    let conversation = open(session, to).await?;
     put(session, to, conversation, letter, now).await
 }
 

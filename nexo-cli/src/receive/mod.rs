@@ -25,7 +25,7 @@ use nexo_schema::ids::MsgId;
 use crate::api::{ApiError, path};
 use crate::e2ee::{AccountId, EnvelopeHash};
 use crate::profile::Session;
-use crate::trust::gossip::{self, settle};
+use crate::trust::gossip::{self, Speaker, settle};
 use crate::trust::{Hash, PeerError, TrustError};
 use crate::vault::{HeldHead, NewInbox, Target, Tx, VaultError};
 use open::{Heard, Outcome, Reader, Verified};
@@ -215,13 +215,16 @@ fn store_message(
 /// Compares what opened messages said of the log and of accounts with what is known here.
 async fn hear(session: &Session<'_>, heard: &[Heard], now: u64) -> Result<(), ReceiveError> {
     let (trust, member) = (&session.trust, &session.member);
+    let own = session.profile.identity.account;
     let mut before = None;
-    for Heard { from, gossip } in heard {
+    for Heard { from, account, gossip } in heard {
         // Who sends much at once says the same in all of it.
         if before.replace((from, gossip)) == Some((from, gossip)) {
             continue;
         }
-        if let Err(error) = gossip::heard(trust, member, gossip, from.as_str(), now).await {
+        let account = (*account != own).then_some(*account);
+        let from = Speaker { handle: from.as_str(), account };
+        if let Err(error) = gossip::heard(trust, member, gossip, from, now).await {
             // That an account cannot be looked at again is not the message's fault.
             let _ = unverified(error)?;
         }

@@ -87,8 +87,12 @@ impl TestLog {
 
     /// The signed checkpoint of the first `size` entries.
     pub(crate) fn note(&self, size: u64) -> String {
-        let root = root(&self.leaves.borrow()[..usize::try_from(size).unwrap()]);
-        let text = format!("{}\n{size}\n{}\n", self.origin, to_base64(&root));
+        self.note_of(size, &root(&self.leaves.borrow()[..usize::try_from(size).unwrap()]))
+    }
+
+    /// A signed checkpoint of any size and root.
+    pub(crate) fn note_of(&self, size: u64, root: &Hash) -> String {
+        let text = format!("{}\n{size}\n{}\n", self.origin, to_base64(root));
         let time = self.now.get();
         let stamped = format!("cosignature/v1\ntime {time}\n{text}");
         let time_key = self.time_key.borrow();

@@ -67,7 +67,7 @@ on_both_engines! {
     two_servers_do_not_exceed_a_quota_between_them,
     a_batch_is_told_as_the_database_has_it,
     what_a_failed_batch_read_is_forgotten,
-    challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
+    f3_challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
     refresh_tokens_rotate_and_reuse_ends_the_family,
     prekeys_are_never_reused_and_claimed_once_by_few,
     more_one_time_prekeys_than_are_kept_is_refused,
@@ -873,7 +873,7 @@ fn what_a_failed_batch_read_is_forgotten(on: Engine) {
     assert_eq!(after, Admission::Refused(Refusal::DeviceBarred));
 }
 
-fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest(on: Engine) {
+fn f3_challenges_are_used_once_expire_and_crowd_out_only_the_oldest(on: Engine) {
     let fixture = Fixture::new(on);
     let (me, other) = (device("alice"), device("bob"));
     let put = |who: &DeviceId, n: u64, exp| {

@@ -56,7 +56,7 @@ pub(super) async fn run(
     let done = sender.send_all().await;
     // What was acknowledged is told, whatever has become of the rest.
     for delivered in sender.flow.end() {
-        show(context, handle, &delivered)?;
+        show(context, profile, handle, &delivered)?;
     }
     context.printer.flush()?;
     if done.is_ok() {
@@ -175,7 +175,7 @@ impl Sender<'_> {
         }
         self.moved = Instant::now();
         for delivered in done {
-            show(self.context, self.handle, &delivered)?;
+            show(self.context, self.session.profile, self.handle, &delivered)?;
         }
         Ok(self.context.printer.flush()?)
     }
