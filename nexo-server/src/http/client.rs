@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use rocket::Request;
 
 /// Addresses in `X-Forwarded-For` that are looked at, from its end: more proxies than anybody has
@@ -23,10 +24,7 @@ const HOPS: usize = 16;
 
 /// A network in CIDR notation (RFC 4632 3.1, RFC 4291 2.3), or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u8,
-}
+pub struct Network(IpNet);
 
 /// The text is no network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,50 +35,19 @@ impl FromStr for Network {
     type Err = NoNetwork;
 
     fn from_str(text: &str) -> Result<Self, NoNetwork> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| NoNetwork)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let plain = |bits: &&str| bits.bytes().all(|b| b.is_ascii_digit());
-        let bits = match bits {
-            None => most,
-            Some(bits) => {
-                Some(bits).filter(plain).and_then(|bits| bits.parse().ok()).ok_or(NoNetwork)?
-            }
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => text.parse().map_err(|_| NoNetwork)?,
         };
         // Bits behind the prefix are a mistake that would trust another network than was meant.
-        let network = Self { address, bits };
-        (bits <= most && prefix(address, bits) == number(address))
-            .then_some(network)
-            .ok_or(NoNetwork)
+        (network.trunc() == network).then_some(Self(network)).ok_or(NoNetwork)
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
+        self.0.fmt(f)
     }
-}
-
-impl Network {
-    fn contains(&self, address: IpAddr) -> bool {
-        self.address.is_ipv4() == address.is_ipv4()
-            && prefix(address, self.bits) == number(self.address)
-    }
-}
-
-/// An address as a number, its first bit the highest of 128.
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
-        IpAddr::V6(address) => u128::from(address),
-    }
-}
-
-fn prefix(address: IpAddr, bits: u8) -> u128 {
-    number(address) & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0)
 }
 
 /// The client's address; `None` only for a request that did not come over a socket.
@@ -97,7 +64,7 @@ pub fn address_of(request: &Request<'_>, proxies: &[Network]) -> Option<IpAddr> 
 
 /// The client behind `peer`, by the lines of the header, which are one list (RFC 9110 5.3).
 fn behind(peer: IpAddr, said: &[&str], proxies: &[Network]) -> IpAddr {
-    let ours = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
+    let ours = |address: IpAddr| proxies.iter().any(|Network(network)| network.contains(&address));
     let mut client = peer.to_canonical();
     let hops = said.iter().rev().flat_map(|line| line.rsplit(','));
     for hop in hops.take(HOPS) {
@@ -154,7 +121,8 @@ mod tests {
             ("0.0.0.0/0", "255.255.255.255", "::"),
         ] {
             let network: Network = net.parse().unwrap();
-            assert!(network.contains(ip(inside)) && !network.contains(ip(outside)), "{net}");
+            let Network(addresses) = network;
+            assert!(addresses.contains(&ip(inside)) && !addresses.contains(&ip(outside)), "{net}");
             assert_eq!(network.to_string().parse(), Ok(network));
         }
         for bad in [
