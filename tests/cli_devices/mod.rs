@@ -26,7 +26,7 @@ fn fingerprint(person: &Person) -> String {
 }
 
 /// Links another home to a person's account.
-fn link(server: &Server, owner: &Person, handle: &str, caps: &str) -> Person {
+pub(crate) fn link(server: &Server, owner: &Person, handle: &str, caps: &str) -> Person {
     let new = Person::at(server);
     let expect = fingerprint(owner);
     let args = ["device", "link", handle, "--expect", &expect, "--name", "another"];
