@@ -7,9 +7,10 @@ use diesel::prelude::*;
 use diesel::sql_types::Binary;
 use serde_json::Value;
 
+use crate::cli_devices::link;
 use crate::harness::proxy::World;
-use crate::harness::shell::{Follower, Person, start};
-use crate::harness::{Engine, Way, both, text};
+use crate::harness::shell::{Done, Follower, Person, start};
+use crate::harness::{Engine, Server, Way, both, text};
 
 const LINES: [&str; 4] = ["send", "bob", "--stdin-lines", "--json"];
 
@@ -36,7 +37,7 @@ impl Sender {
     }
 
     /// Closes its input, and waits for its end.
-    fn end(mut self) -> crate::harness::shell::Done {
+    fn end(mut self) -> Done {
         self.stdin.take();
         self.program.ended()
     }
@@ -58,8 +59,6 @@ fn each_line_is_a_message_and_is_told_of_in_its_order(engine: Engine) {
     lines[7] = String::new();
     lines[8] = "  with   spaces, \"quotes\" and grüße ".to_owned();
     // The last line has no end.
-    let sent = bob.nexo(&["tail"]);
-    assert_eq!(sent.ok(), "");
     let sent = alice.pipe(&LINES, lines.join("\n").as_bytes());
     let told = sent.objects();
     assert_eq!(told.len(), lines.len(), "{sent:?}");
@@ -190,6 +189,26 @@ fn lines_wait_for_as_long_as_the_timeout_says() {
         alice.nexo(&["send", "bob", "--resume", &text(&one["msg_id"])]).sent();
     }
     assert_eq!(bob.received().texts(), ["one", "two", "three"]);
+}
+
+#[test]
+fn a_device_that_joins_meanwhile_gets_the_lines_that_follow() {
+    let server = Server::start();
+    let (alice, bob) = (Person::registered(&server, "alice"), Person::registered(&server, "bob"));
+    let mut sender = Sender::start(&alice, &LINES);
+    sender.write(&["one"]);
+    sender.told();
+    let phone = link(&server, &bob, "bob", "send,recv");
+    // Sealed for the devices that were known, refused, and sealed once more.
+    sender.write(&["two", "three", "four"]);
+    let told = [sender.told(), sender.told(), sender.told()];
+    assert!(told.is_sorted_by_key(place), "{told:?}");
+    sender.write(&["five"]);
+    sender.told();
+    assert_eq!(sender.end().code, 0);
+    assert_eq!(bob.received().texts(), ["one", "two", "three", "four", "five"]);
+    assert_eq!(phone.received().texts(), ["two", "three", "four", "five"]);
+    server.sound();
 }
 
 #[derive(QueryableByName)]

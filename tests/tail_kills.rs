@@ -7,6 +7,7 @@
 //! `tail`, with all that waits in between.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::harness::proxy::World;
-use crate::harness::shell::{Follower, Person};
+use crate::harness::shell::Person;
 use crate::harness::{Engine, Way, text};
 
 /// How long the last messages may take to arrive.
@@ -89,15 +90,26 @@ impl Writer {
 /// Lines of receivers, with the moment at which each came.
 type Lines = Arc<Mutex<Vec<(u128, String)>>>;
 
-/// A receiver that can be killed.
-struct Receiver {
+/// A program whose lines are kept, and that can be killed.
+struct Program {
     child: Child,
     reader: JoinHandle<()>,
 }
 
-impl Receiver {
+impl Program {
     fn start(command: &mut Command, lines: &Lines, epoch: Instant) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self::running(command.stdin(Stdio::null()), lines, epoch)
+    }
+
+    /// As [`Program::start`], with its input to be written.
+    fn fed(command: &mut Command, lines: &Lines, epoch: Instant) -> (Self, ChildStdin) {
+        let mut program = Self::running(command.stdin(Stdio::piped()), lines, epoch);
+        let stdin = program.child.stdin.take().unwrap();
+        (program, stdin)
+    }
+
+    fn running(command: &mut Command, lines: &Lines, epoch: Instant) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (stdout, lines) = (BufReader::new(child.stdout.take().unwrap()), Arc::clone(lines));
         let reader = thread::spawn(move || {
@@ -108,7 +120,7 @@ impl Receiver {
         Self { child, reader }
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself, which its own deadline sees to.
     fn ended(mut self) {
         assert!(self.child.wait().unwrap().success());
         self.reader.join().unwrap();
@@ -124,15 +136,18 @@ impl Receiver {
 /// What came of one part.
 struct Report {
     sent: u64,
+    /// Until the last of them was acknowledged.
+    length: Duration,
     troubles: usize,
     repeats: u64,
     latencies: Vec<u128>,
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { sent, troubles, repeats, latencies } = self;
-        write!(f, "{sent} messages, {troubles} troubles, {repeats} repeats")?;
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { sent, length, troubles, repeats, latencies } = self;
+        let rate = *sent as f64 / length.as_secs_f64();
+        write!(f, "{sent} messages, {rate:.0}/s, {troubles} troubles, {repeats} repeats")?;
         if latencies.is_empty() {
             return Ok(());
         }
@@ -147,17 +162,18 @@ fn part(trouble: Trouble, sink: Sink, load: Load) -> Report {
     let (epoch, lines) = (Instant::now(), Lines::default());
     let out = bob.file("out.jsonl");
     let send = ["--timeout", PATIENCE, "send", "bob", "--stdin-lines"];
-    let (sender, stdin) = Follower::fed(&mut alice.command(&send));
+    let acks = Lines::default();
+    let (sender, stdin) = Program::fed(&mut alice.command(&send), &acks, epoch);
     let writer = Writer::start(stdin, load.rate, epoch);
     let mut follow = command(&bob, sink, &out, true);
-    let mut receiver = Receiver::start(&mut follow, &lines, epoch);
+    let mut receiver = Program::start(&mut follow, &lines, epoch);
     let mut troubles = 0;
     while epoch.elapsed() < load.length {
         match trouble {
             Trouble::Receiver => {
                 sleep(Duration::from_secs(1));
                 receiver.kill();
-                receiver = Receiver::start(&mut follow, &lines, epoch);
+                receiver = Program::start(&mut follow, &lines, epoch);
             }
             Trouble::Server => {
                 sleep(Duration::from_secs(5).min(load.length / 2));
@@ -169,17 +185,18 @@ fn part(trouble: Trouble, sink: Sink, load: Load) -> Report {
     }
     world.rough.set(Way::Open);
     let sent = writer.stop();
-    let told = sender.ended();
-    assert_eq!(told.ok().lines().count() as u64, sent, "each line is told of");
+    sender.ended();
+    assert_eq!(acks.lock().unwrap().len() as u64, sent, "each line is told of");
+    let length = epoch.elapsed();
     receiver.kill();
-    Receiver::start(&mut command(&bob, sink, &out, false), &lines, epoch).ended();
+    Program::start(&mut command(&bob, sink, &out, false), &lines, epoch).ended();
     world.server.sound();
     let report = match sink {
         Sink::Stdout => judge(std::mem::take(&mut *lines.lock().unwrap())),
         Sink::File => once(&out),
     };
     assert_eq!(report.sent, sent, "nothing is lost");
-    Report { troubles, ..report }
+    Report { troubles, length, ..report }
 }
 
 fn command(bob: &Person, sink: Sink, out: &Path, follow: bool) -> Command {
@@ -234,7 +251,8 @@ fn judge(lines: Vec<(u128, String)>) -> Report {
         }
     }
     latencies.sort_unstable();
-    Report { sent: seen.len() as u64, troubles: 0, repeats, latencies }
+    let (sent, length) = (seen.len() as u64, Duration::ZERO);
+    Report { sent, length, troubles: 0, repeats, latencies }
 }
 
 /// Every message exactly once and in order.

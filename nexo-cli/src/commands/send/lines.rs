@@ -4,6 +4,9 @@
 //! are told of in their order, each when its receipt was verified. `--timeout` bounds how long
 //! lines wait for an acknowledgement without any coming; that nobody writes a line is no delay.
 //!
+//! They stand in the log in their order, but for one case: a line that the relay refuses for the
+//! moment, because of its limits, comes behind those that had left after it.
+//!
 //! Killed in between, what was not told of stands in the outbox, as after a killed `send`. Run
 //! again with the same `--idempotency-key` and the same lines, nothing is sent twice: each line's
 //! key is made of that one and its number.
