@@ -35,8 +35,11 @@ const LARGE: usize = 16 * 1024;
 /// A frame longer than any that is taken (`limits::MAX_BODY`).
 const OVERSIZE: usize = 300 * 1024;
 
-/// Sockets of each kind of trouble that has more than one.
-const TROUBLES: usize = 50;
+/// Readers that stall, half of them on the seed's socket.
+const STALLED: usize = 4;
+
+/// Connections that say nothing, and sockets that say half a frame.
+const SILENT: usize = 50;
 
 /// Who misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +122,11 @@ async fn make(trouble: Trouble, relay: &Target, stranger: &str) -> Result<JoinSe
         Trouble::Stalled => {
             let conv = seat.conv.clone();
             let mut readers = Vec::new();
-            for number in 0..TROUBLES {
+            for number in 0..STALLED {
                 let path = format!("/ws?conv_id={conv}&after=0");
                 let path = if number % 2 == 0 { path.as_str() } else { "/ws" };
-                readers.push(wire::open(server, path, &seat.token, number).await?);
+                let tcp = wire::narrow(server, number).await?;
+                readers.push(wire::open_over(tcp, server, path, &seat.token).await?);
             }
             for reader in readers.iter_mut().skip(1).step_by(2) {
                 let hello = r#"{"type":"hello","after":0,"window":1024}"#;
@@ -148,7 +152,7 @@ async fn make(trouble: Trouble, relay: &Target, stranger: &str) -> Result<JoinSe
         }
         Trouble::Silence => {
             let mut sockets = Vec::new();
-            for number in 0..TROUBLES {
+            for number in 0..SILENT {
                 let mut silent = wire::tcp(server, number).await?;
                 let half = wire::open(server, "/ws", stranger, number).await?;
                 let _ = silent.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await;

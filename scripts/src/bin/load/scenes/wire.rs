@@ -17,6 +17,9 @@ use crate::drive::DriveError;
 /// tungstenite's default of 128 KiB a socket buys nothing with frames of this size.
 const READ_BUFFER: usize = 8 * 1024;
 
+/// Bytes that wait for a reader who does not read, besides those at the sender.
+const NARROW: u32 = 4 * 1024;
+
 /// Sockets that come from one address: a client has some 28,000 ports for each server.
 const PER_ADDRESS: usize = 5_000;
 
@@ -25,7 +28,21 @@ pub(super) type Stream = WebSocketStream<TcpStream>;
 
 /// Connects from an address of the loopback's; `number` says from which.
 pub(super) async fn tcp(server: SocketAddr, number: usize) -> Result<TcpStream, DriveError> {
+    connect(TcpSocket::new_v4().map_err(HttpError::from)?, server, number).await
+}
+
+/// As [`tcp`], with room for a few frames: who does not read from it has stalled soon.
+pub(super) async fn narrow(server: SocketAddr, number: usize) -> Result<TcpStream, DriveError> {
     let socket = TcpSocket::new_v4().map_err(HttpError::from)?;
+    socket.set_recv_buffer_size(NARROW).map_err(HttpError::from)?;
+    connect(socket, server, number).await
+}
+
+async fn connect(
+    socket: TcpSocket,
+    server: SocketAddr,
+    number: usize,
+) -> Result<TcpStream, DriveError> {
     let host = u8::try_from(2 + number / PER_ADDRESS % 200).unwrap_or(2);
     let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0);
     socket.bind(from).map_err(HttpError::from)?;
@@ -41,12 +58,21 @@ pub(super) async fn open(
     token: &str,
     number: usize,
 ) -> Result<Stream, DriveError> {
+    open_over(tcp(server, number).await?, server, path, token).await
+}
+
+/// As [`open`], over a connection that is there.
+pub(super) async fn open_over(
+    tcp: TcpStream,
+    server: SocketAddr,
+    path: &str,
+    token: &str,
+) -> Result<Stream, DriveError> {
     let mut request = format!("ws://{server}{path}").into_client_request().map_err(Box::new)?;
     let token = http::HeaderValue::try_from(format!("Bearer {token}"))
         .map_err(|e| Box::new(Error::HttpFormat(e.into())))?;
     request.headers_mut().insert(http::header::AUTHORIZATION, token);
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
-    let tcp = tcp(server, number).await?;
     let upgraded = client_async_with_config(request, tcp, Some(config)).await;
     Ok(upgraded.map_err(Box::new)?.0)
 }
