@@ -212,7 +212,7 @@ fn two_devices_on_each_side_read_everything_in_sessions() {
                     continue;
                 }
                 let object = &got.objects()[0];
-                assert_eq!(got.texts(), [words.clone()], "{n}");
+                assert_eq!(got.texts(), std::slice::from_ref(&words), "{n}");
                 assert_eq!(
                     (text(&object["msg_id"]), text(&object["from"])),
                     (id.clone(), handles[from].to_owned())

@@ -62,14 +62,18 @@ async fn a8_an_event_has_one_signature_and_so_one_entry(engine: Engine) {
     for event in &twisted {
         refused(&scene, event, 400, "bad_request").await;
     }
-    scene.take(good.clone()).await;
-    // Behind it, where a repetition is a retry, another spelling is none.
+    let first = scene.take(good.clone()).await;
+    // Behind it the event has its place: whoever repeats it is told that, and no more is stored.
     let before = Snapshot::of(&scene.server).await;
-    for event in &twisted {
-        scene.post(event).await.refusal();
+    for event in twisted.iter().chain([&good]) {
+        let again = scene.post(event).await.ok();
+        assert_eq!((&again["duplicate"], &again["sth_index"]), (&true.into(), &first["sth_index"]));
     }
-    scene.post(&good).await.ok();
     before.unchanged(&scene.server).await;
+    // What is served is what was signed.
+    let bundle = scene.bob.get("/accounts/alice/bundle").await.ok();
+    assert_eq!(bundle["events"][1]["sig"], good.json()["sig"]);
+    assert_eq!(bundle["events"][1]["accept_sig"], good.json()["accept_sig"]);
 }
 
 both!(async e4_only_an_active_admin_device_of_the_account_signs);
