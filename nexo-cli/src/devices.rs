@@ -171,6 +171,7 @@ pub async fn update(
 ) -> Result<u64, DeviceError> {
     let (capabilities, not_after) = grant;
     let own = now_in_log(session, now).await?;
+    may_sign(session, &own.account, false)?;
     let others = own.account.active().filter(|other| other.id() != device);
     let led = |other: &crate::trust::Device| {
         let grant = other.grant();
@@ -249,15 +250,19 @@ fn signed(
     anyone: bool,
     accepted: &dyn Fn(&[u8]) -> Vec<u8>,
 ) -> Result<SignedEvent, DeviceError> {
+    may_sign(session, own, anyone)?;
     let identity = &session.profile.identity;
-    let mine = own.device(identity.device_id()).filter(|device| device.is_active());
-    let grant = mine.map(crate::trust::Device::grant).ok_or(DeviceError::NotAdmin)?;
-    if !anyone && !grant.capabilities.contains(Capabilities::ADMIN) {
-        return Err(DeviceError::NotAdmin);
-    }
     let proposed = propose(&behind(session.trust.origin(), own), &identity.device, change);
     let accept_sig = accepted(&proposed.event);
     Ok(SignedEvent { event: proposed.event, sig: proposed.signature.to_vec(), accept_sig })
+}
+
+/// Whether this device may sign for the account: as an admin, or if `anyone` may.
+fn may_sign(session: &Session<'_>, own: &Account, anyone: bool) -> Result<(), DeviceError> {
+    let mine = own.device(session.profile.identity.device_id());
+    let mine = mine.filter(|device| device.is_active()).ok_or(DeviceError::NotAdmin)?;
+    let leads = mine.grant().capabilities.contains(Capabilities::ADMIN);
+    if anyone || leads { Ok(()) } else { Err(DeviceError::NotAdmin) }
 }
 
 /// The place behind the newest event of an account.

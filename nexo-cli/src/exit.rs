@@ -31,7 +31,7 @@ nexo_schema::exits! {
     /// Not allowed.
     NotAllowed = 77, "not allowed: login refused, device revoked, registration closed, no state";
     /// Configuration.
-    Config = 78, "configuration: home, permissions, state key, server URL";
+    Config = 78, "configuration: home, permissions, state key or passphrase, server URL";
     /// A key is not the one it should be.
     KeyChanged = 80, "a key changed or is not verified: account, device or prekey";
     /// The log does not hold what the relay says.

@@ -5,11 +5,7 @@ use std::path::PathBuf;
 
 use nexo_audit::checkpoint::{HeadError, LogKeysError, SignedHead, parse_log_keys};
 use nexo_audit::key::{LogKey, TimeKey};
-use nexo_audit::merkle::{
-    Hash, ProofError, leaf_hash, prefix_roots, verify_consistency, verify_inclusion,
-};
-use nexo_schema::bytes::{to_base64, to_hex};
-use sha2::{Digest as _, Sha256};
+use nexo_audit::merkle::{Hash, ProofError, leaf_hash, verify_consistency, verify_inclusion};
 
 use super::policy::PinPolicy;
 use crate::api::ApiError;
@@ -385,27 +381,6 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         self.inconsistent(held, shown, &prefix, now)
     }
 
-    /// The nodes that show to anybody that the larger tree does not begin with the smaller one
-    /// ([`prefix_roots`]), made of a consistency proof that does not hold; none if they do not
-    /// show it. An older tree that is one full subtree is left out of such a proof, but what
-    /// the larger tree has in its place is a node of the path to the leaf behind it.
-    pub(super) async fn prefix(
-        &self,
-        (from, old): (u64, &Hash),
-        (to, new): (u64, &Hash),
-        mut path: Vec<Hash>,
-    ) -> Vec<Hash> {
-        if from.is_power_of_two() {
-            let Ok(behind) = self.source.inclusion(from, to).await else { return Vec::new() };
-            let Some(start) = first_on_the_left(from, to, &behind) else { return Vec::new() };
-            path.insert(0, start);
-        }
-        match prefix_roots(from, to, &path) {
-            Ok((begins, whole)) if whole == *new && begins != *old => path,
-            _ => Vec::new(),
-        }
-    }
-
     /// Records that the log signed another tree of the size of the head held, for good.
     pub(super) async fn split_view(
         &self,
@@ -430,47 +405,6 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         let evidence = self.contradiction("inconsistent", held, &shown.note, prefix, now)?;
         Err(TrustError::Inconsistent { held: held.size, shown: shown.size, evidence })
     }
-
-    /// Writes both notes, verbatim: anybody can verify the signatures again. With a `prefix`
-    /// ([`LogTrust::prefix`]) the file is a proof by itself.
-    pub(super) fn contradiction(
-        &self,
-        kind: &str,
-        held: &HeldHead,
-        shown: &str,
-        prefix: &[Hash],
-        now: u64,
-    ) -> Result<Option<PathBuf>, TrustError> {
-        let Some(home) = self.home else { return Ok(None) };
-        let hash = Sha256::new().chain_update(&held.note).chain_update(shown).finalize();
-        let mut json = serde_json::json!({
-            "schema": "nexo.evidence/1",
-            "kind": kind,
-            "log_vkey": self.log_key.to_string(),
-            "seen_at": crate::clock::rfc3339(now),
-            "held": held.note,
-            "shown": shown,
-        });
-        if !prefix.is_empty() {
-            json["prefix"] = prefix.iter().map(|hash| to_base64(hash)).collect();
-        }
-        let text = format!("{json:#}\n");
-        let path = home.write_evidence(&format!("{}.json", to_hex(&hash)), text.as_bytes())?;
-        Ok(Some(path))
-    }
-}
-
-/// The first node of an audit path (RFC 9162 2.1.3.2) that stands to the left: everything before
-/// the leaf, if the leaf is the first one behind a full subtree.
-fn first_on_the_left(index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
-    let (mut node, mut last) = (index, size.checked_sub(1)?);
-    for sibling in path {
-        if node & 1 == 1 || node == last {
-            return Some(*sibling);
-        }
-        (node, last) = (node >> 1, last >> 1);
-    }
-    None
 }
 
 /// Whether a head's time is near enough to `now` (Unix seconds).

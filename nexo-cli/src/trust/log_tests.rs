@@ -83,52 +83,6 @@ async fn e9_a_fork_behind_a_larger_size_has_no_proof() {
     assert_eq!(trust.held_size().unwrap(), 4, "a head that cannot be proven is not kept");
 }
 
-/// A fork behind a larger size is proof for others, whatever the sizes are.
-#[tokio::test]
-async fn e9_the_evidence_of_a_fork_convinces_whoever_reads_it() {
-    for (before, after) in [(3, 4), (4, 5), (4, 8), (5, 8), (7, 9), (8, 9), (8, 13), (1, 2), (2, 7)]
-    {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::create(&dir.path().join("h"), true).unwrap();
-        let (log, lie, vault) = (log_of(before), forked(before), Vault::in_memory().unwrap());
-        for n in before..after {
-            lie.append(&[n]);
-        }
-        let key = log.key();
-        LogTrust::new(&log, &vault, &key, None, None).fetch_head(log.now()).await.unwrap();
-        let trust = LogTrust::new(&lie, &vault, &key, None, Some(&home));
-        let caught = trust.fetch_head(log.now()).await;
-        let Err(TrustError::Inconsistent { evidence: Some(path), .. }) = caught else {
-            panic!("{before} {after} {caught:?}")
-        };
-        let bytes = std::fs::read(path).unwrap();
-        let evidence = nexo_audit::evidence::Evidence::parse(&bytes).unwrap();
-        let judged = nexo_audit::evidence::verify(&evidence, &key).unwrap();
-        let proof = nexo_audit::evidence::Standing::Proof;
-        assert_eq!(judged.standing, proof, "{before} {after}: {}", judged.shows);
-    }
-}
-
-/// Proofs that are no proofs leave the word of this device, and say nothing that does not hold.
-#[tokio::test]
-async fn nodes_that_show_nothing_are_left_out() {
-    let (log, vault) = (log_of(9), Vault::in_memory().unwrap());
-    let key = log.key();
-    let trust = LogTrust::new(&log, &vault, &key, None, None);
-    let head = |size| SignedHead::open(log.note(size).as_bytes(), &key, None).unwrap();
-    for from in [3, 4, 7, 8] {
-        let (old, new) = (head(from).checkpoint.root, head(9).checkpoint.root);
-        let path = log.consistency(from, 9).await.unwrap();
-        let honest = trust.prefix((from, &old), (9, &new), path.clone()).await;
-        assert!(honest.is_empty(), "the larger tree begins with the smaller one");
-        let other = trust.prefix((from, &[7; 32]), (9, &new), path.clone()).await;
-        assert!(!other.is_empty());
-        let elsewhere = trust.prefix((from, &[7; 32]), (9, &old), path.clone()).await;
-        assert!(elsewhere.is_empty(), "they do not lead to the head that was shown");
-        assert!(trust.prefix((from, &[7; 32]), (9, &new), path[1..].to_vec()).await.is_empty());
-    }
-}
-
 /// A relay that shows a head of a log, and proves it with what a test says.
 struct Proving<'a> {
     log: &'a TestLog,

@@ -14,6 +14,7 @@
 //! | `account` | accounts: pins, what was verified before, who may have sent |
 //! | `own` | the own account, as others see it |
 //! | `gossip` | what others saw of the log and of accounts |
+//! | `contradiction` | evidence of heads that contradict each other |
 //! | `policy` | which account a handle may be, on whose word |
 //! | `incident` | evidence of lies about an account |
 //! | `search` | a chain's place, for those who cannot ask for it |
@@ -22,6 +23,7 @@
 mod account;
 mod bundle;
 mod chain;
+mod contradiction;
 pub mod gossip;
 mod incident;
 mod log;
