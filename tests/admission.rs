@@ -4,8 +4,8 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::plain::{answer, new_key, public, registration};
-use crate::harness::{Engine, Native, Plain, Reply, Server, Snapshot, both, text};
+use crate::harness::plain::{answer, message, new_key, public, registration};
+use crate::harness::{Engine, Native, Plain, Reply, Server, Snapshot, Socket, both, text};
 
 /// `nexo-server invite`, beside the relay that is serving.
 fn invite(server: &Server, uses: u32) -> String {
@@ -150,6 +150,75 @@ async fn behind_a_proxy_the_limit_is_the_clients(engine: Engine) {
     flood(&server, &[("X-Nexo-Client", "2001:db8:1:2::1")]).await;
     from("2001:db8:1:2:ffff::9").await.problem(429, "rate_limited");
     from("2001:db8:1:3::1").await.ok();
+}
+
+both!(async an_account_stores_so_much_and_deleting_makes_room);
+async fn an_account_stores_so_much_and_deleting_makes_room(engine: Engine) {
+    let quota = "--max-messages-per-account 3 --max-bytes-per-account 1000";
+    let server = engine.setup().args(quota).start();
+    let (alice, bob) = (Plain::new(&server, "alice").await, Plain::new(&server, "bob").await);
+    let conv = alice.conversation("bob").await;
+    let large = "x".repeat(900);
+    let first = alice.say(&conv, &large).await;
+    let refused = alice.post("/messages", &message(&conv, &large)).await;
+    let problem = refused.problem(403, "quota_exceeded");
+    assert!(text(&problem["detail"]).contains("bytes"), "{problem}");
+    // The same on a socket, which goes on.
+    let mut socket = Socket::open(server.url(), "", &[("Authorization", &bearer(&alice))]).await;
+    let mut frame = message(&conv, &large);
+    frame["type"] = "send".into();
+    frame["msg_id"] = "too-much".into();
+    socket.send(&frame).await;
+    let nack = next_but_rings(&mut socket).await;
+    assert_eq!((&nack["type"], &nack["msg_id"]), (&"nack".into(), &"too-much".into()), "{nack}");
+    assert_eq!(nack["problem"]["code"], "quota_exceeded");
+    bob.say(&conv, &large).await;
+    alice.delete(&conv, &text(&first["msg_id"])).await.ok();
+    socket.send(&frame).await;
+    let ack = next_but_rings(&mut socket).await;
+    assert_eq!((&ack["type"], &ack["msg_id"]), (&"ack".into(), &"too-much".into()), "{ack}");
+    alice.say(&conv, "the third").await;
+    let refused = alice.post("/messages", &message(&conv, "the fourth")).await;
+    let problem = refused.problem(403, "quota_exceeded");
+    assert!(text(&problem["detail"]).contains("messages"), "{problem}");
+}
+
+fn bearer(who: &Plain) -> String {
+    format!("Bearer {}", who.token())
+}
+
+/// The next frame that is no ring.
+async fn next_but_rings(socket: &mut Socket) -> Value {
+    loop {
+        let frame = socket.next().await;
+        if frame["type"] != "head" {
+            return frame;
+        }
+    }
+}
+
+both!(async a_trusted_proxy_says_who_the_client_is_and_nobody_else_does);
+async fn a_trusted_proxy_says_who_the_client_is_and_nobody_else_does(engine: Engine) {
+    let ask = async |server: &Server, said: &str| {
+        let body = registration("alice", &new_key()).to_string().into_bytes();
+        let headers = [("X-Forwarded-For", said)];
+        server.wire().call("POST", "/auth/register", &headers, body).await
+    };
+    let server = engine.setup().rate_limits().args("--trusted-proxy 10.0.0.0/8,127.0.0.1").start();
+    flood(&server, &[("X-Forwarded-For", "192.0.2.7")]).await;
+    // Whatever the client wrote itself, and whichever of our proxies it passed.
+    for same in ["192.0.2.7", "198.51.100.1, 192.0.2.7", "unknown, 192.0.2.7:4711, 10.1.2.3"] {
+        ask(&server, same).await.problem(429, "rate_limited");
+    }
+    for other in ["192.0.2.8", "192.0.2.7, 192.0.2.8", "2001:db8::1", "garbage", ""] {
+        ask(&server, other).await.ok();
+    }
+    // Who is not in the list is the client, and may say what it likes.
+    let server = engine.setup().rate_limits().args("--trusted-proxy 10.0.0.0/8").start();
+    flood(&server, &[("X-Forwarded-For", "192.0.2.7")]).await;
+    for said in ["192.0.2.8", "10.0.0.1", "192.0.2.8, 10.0.0.1", "127.0.0.1"] {
+        ask(&server, said).await.problem(429, "rate_limited");
+    }
 }
 
 both!(async an_account_opens_so_many_conversations_and_finds_them_afterwards);

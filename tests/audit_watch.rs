@@ -66,6 +66,16 @@ impl Watcher {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_str().unwrap().starts_with("0000")).count()
     }
+
+    /// Waits until nothing is in the spool. A hook that wrote has not ended yet, and a watch that
+    /// is ended in between tells it again.
+    fn all_told(&self) {
+        let end = Instant::now() + DEADLINE;
+        while self.waiting() > 0 {
+            assert!(Instant::now() < end, "a notice that was taken is kept");
+            thread::yield_now();
+        }
+    }
 }
 
 fn executable(path: &Path, script: &str) {
@@ -132,8 +142,8 @@ async fn trouble_comes_and_goes_and_everybody_hears_of_both() {
     assert_eq!(lines, wanted, "in order, each once where nothing went wrong");
     assert_eq!(heard.matches("nexo.audit-notice/1").count(), 3);
     until(&by_exec, |text| text == "begun 0\nfinding 69\nrecovered 0\n");
+    watcher.all_told();
     ended(watch);
-    assert_eq!(watcher.waiting(), 0);
     // All that was told is told; a new start is no news.
     watcher.once(&["--hooks", &hooks]).ok();
     assert_eq!(fs::read_to_string(&told).unwrap(), heard);
@@ -260,8 +270,8 @@ async fn what_was_not_taken_is_told_again_after_a_kill() {
     let away = notice(&watch, "finding", "unreachable");
     let both = format!("begun {id}\nfinding {}\n", text(&away["id"]));
     until(&told, |text| text == both);
+    watcher.all_told();
     ended(watch);
-    assert_eq!(watcher.waiting(), 0);
 }
 
 /// Answers POSTs with these statuses, one after the other; the head and body of each.
@@ -306,11 +316,7 @@ async fn a_webhook_is_tried_again_under_one_key_and_its_address_is_not_said() {
         let key = format!("idempotency-key: {}", text(&begun["id"]));
         assert!(head.starts_with("post /hook/secret ") && head.contains(&key), "{head}");
     }
-    let end = Instant::now() + DEADLINE;
-    while watcher.waiting() > 0 {
-        assert!(Instant::now() < end, "a notice that was taken is kept");
-        thread::yield_now();
-    }
+    watcher.all_told();
     let done = ended(watch);
     assert!(done.err.contains("webhook was not told"), "{done:?}");
     assert!(!done.err.contains("secret") && !done.out.contains("secret"), "{done:?}");

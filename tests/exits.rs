@@ -192,7 +192,7 @@ fn evidence(person: &Person, server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_with_two_histories_is_84_and_nothing_more_is_sent_to_it() {
+async fn e8_e13_a_log_with_two_histories_is_84_and_nothing_more_is_sent_to_it() {
     let mut server = Server::start();
     let [alice, bob, carol] =
         ["alice", "bob", "carol"].map(|handle| Person::registered(&server, handle));
@@ -242,7 +242,7 @@ fn a_relay_that_is_not_there_is_69_and_one_that_hangs_124() {
 }
 
 #[test]
-fn others_can_read_nothing_and_what_they_could_is_not_used() {
+fn h9_others_can_read_nothing_and_what_they_could_is_not_used() {
     let server = Server::start();
     let alice = Person::registered(&server, "alice");
     alice.nexo(&["send", "alice", "hi"]).line();
@@ -283,7 +283,7 @@ fn without_its_key_the_state_is_closed() {
 }
 
 #[test]
-fn a_busy_state_is_75_and_names_its_holder() {
+fn h7_a_busy_state_is_75_and_names_its_holder() {
     let server = Server::start();
     let alice = Person::registered(&server, "alice");
     let lock = File::options().write(true).open(alice.home().join("state.lock")).unwrap();
@@ -297,7 +297,7 @@ fn a_busy_state_is_75_and_names_its_holder() {
 }
 
 #[test]
-fn no_secret_is_ever_said() {
+fn h12_no_secret_is_ever_said() {
     let server = Server::setup().env("NEXO_LOG", "debug").start();
     let alice = Person::at(&server);
     let mut said = String::new();

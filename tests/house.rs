@@ -177,10 +177,10 @@ fn the_encryption_core_does_no_io() {
     }
 }
 
-/// Attack A9 of e2ee.md: two verification equations would let one signature be good for some
+/// Attack A9 of e2ee.md 4: two verification equations would let one signature be good for some
 /// and bad for others.
 #[test]
-fn signatures_are_checked_by_the_strict_equation_in_the_key_types() {
+fn a9_signatures_are_checked_by_the_strict_equation_in_the_key_types() {
     let key_types = [
         "nexo-server/src/auth/keys.rs",
         "nexo-server/src/log/signer.rs",
@@ -190,9 +190,14 @@ fn signatures_are_checked_by_the_strict_equation_in_the_key_types() {
     let mut strict = BTreeSet::new();
     for source in programs() {
         refuse(source, &["verify_batch", "verify_prehashed", "raw_verify", "hazmat"]);
+        let whole: String = source.code().map(|(_, code)| code).collect();
+        for import in whole.split("use ed25519_dalek::").skip(1) {
+            let import = import.split(';').next().unwrap_or(import);
+            // The cofactored check is a method of this trait.
+            assert!(!names(import, "Verifier"), "{}: {import}", source.name);
+        }
         for (line, code) in source.code() {
             let at = format!("{}:{line}: {code}", source.name);
-            // The cofactored check is a method of this trait.
             assert!(!(code.contains("ed25519_dalek") && names(code, "Verifier")), "{at}");
             assert!(!(code.contains("VerifyingKey") && code.contains("::verify(")), "{at}");
             if code.contains("verify_strict(") {
@@ -202,6 +207,17 @@ fn signatures_are_checked_by_the_strict_equation_in_the_key_types() {
         }
     }
     assert_eq!(strict, BTreeSet::from(key_types));
+}
+
+/// Attack A10 of e2ee.md 4: who can have a message signed under one key and hashed with another
+/// learns the secret. So keys are made of seeds alone, and a signature takes nothing but a message.
+#[test]
+fn a10_nothing_signs_with_a_public_key_from_elsewhere() {
+    let apart = ["from_keypair_bytes", "ExpandedSecretKey", "raw_sign", "raw_sign_byupdate"];
+    for source in programs() {
+        refuse(source, &apart);
+        refuse(source, &["sign_prehashed", "to_keypair_bytes"]);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | `malformed/` | is every malformed request refused, and nothing stored |
 //! | `tokens`, `dpop` | which tokens are taken, and with which proofs |
 //! | `admission` | who may make an account, and how often anybody may ask |
+//! | `proxy` | does all of it work behind nginx, and is a client who it is |
 //! | `prekeys` | publishing and claiming prekeys |
 //! | `devices/` | do chains take what follows their rules and nothing else, is a device's end its end |
 //! | `cli_devices/` | does nexo-cli's account of several devices hold together, and see intruders |
@@ -26,6 +27,7 @@
 //! | `shutdown` | is everybody told of its end, and is what was taken kept |
 //! | `restart`, `crash` | what is kept over a restart and a power cut, and what is refused |
 //! | `sessions` | does nexo-cli keep its sessions, whatever is lost, killed or done at once |
+//! | `send_lines` | is each line sent once and in order, whatever becomes of the connection |
 //! | `soak` | does an auditor ever find anything in an honest log under load |
 //! | `kills` | the same, hundreds of times, when asked for |
 //! | `replicas` | are servers on one PostgreSQL one log, and does each outlive the others |
@@ -38,10 +40,16 @@
 //! | `audit_keys` | is an account's history the one that was logged, and is what is hidden found |
 //! | `story` | does the story of the README happen, with the real programs |
 //! | `exits` | which exit code does each refusal of nexo-cli have |
+//! | `bench` | are the figures of nexo-cli bench those of messages that arrived |
+//! | `tail_follow` | does tail get everything, whatever becomes of the connection |
+//! | `tail_kills` | the same under load, with everything killed all the time; for long when asked for |
 //! | `tail_sinks` | do handlers and files get every message, however tail ends |
 //! | `stateless` | can a script send with a line of text and no home |
 //! | `tools` | does an fsck find each thing that is wrong, is a copy the same log, does a lost one end
 //! | `two_trees` | do the builder and the checker of the tree agree |
+//! | `retry` | who may ask for a message again, and who may answer |
+//! | `cli_faults` | does nexo-cli keep its promises on full disks, under kills and clocks |
+//! | `attacks` | has every attack and every hole of the design a test |
 //! | `house` | is the architecture what the documents say |
 //! | `protocol` | does PROTOCOL.md say what the code does |
 
@@ -52,6 +60,8 @@ mod harness;
 mod abuse;
 #[cfg(test)]
 mod admission;
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
@@ -65,9 +75,13 @@ mod audit_liar;
 #[cfg(test)]
 mod audit_watch;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod caching;
 #[cfg(test)]
 mod cli_devices;
+#[cfg(test)]
+mod cli_faults;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
@@ -103,11 +117,17 @@ mod proofs;
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod retry;
+#[cfg(test)]
+mod send_lines;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
@@ -122,6 +142,10 @@ mod socket_stream;
 mod stateless;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod tail_follow;
+#[cfg(test)]
+mod tail_kills;
 #[cfg(test)]
 mod tail_sinks;
 #[cfg(test)]

@@ -302,8 +302,8 @@ async fn each_one_time_prekey_goes_to_one_claimer(engine: Engine) {
     assert_eq!(held(&nora).await, Vec::<u64>::new());
 }
 
-both!(async one_claimer_cannot_drain_a_device);
-async fn one_claimer_cannot_drain_a_device(engine: Engine) {
+both!(async f9_one_claimer_cannot_drain_a_device);
+async fn f9_one_claimer_cannot_drain_a_device(engine: Engine) {
     let (server, nora, otto) = pair(engine).await;
     nora.publish(1..=20).await.ok();
     for n in 1..=5 {
@@ -322,8 +322,8 @@ async fn one_claimer_cannot_drain_a_device(engine: Engine) {
     otto.say(&nora, "on the fallback prekey").await;
 }
 
-both!(async no_more_than_two_hundred_are_kept);
-async fn no_more_than_two_hundred_are_kept(engine: Engine) {
+both!(async f9_no_more_than_two_hundred_are_kept);
+async fn f9_no_more_than_two_hundred_are_kept(engine: Engine) {
     let (_server, nora, _otto) = pair(engine).await;
     nora.publish(1..=100).await.ok();
     nora.publish(101..=200).await.ok();

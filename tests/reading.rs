@@ -176,6 +176,12 @@ async fn json_views_are_for_everybody_and_refuse_what_does_not_exist(engine: Eng
         let reply = log.reader.get(path).await;
         assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, "*"));
     }
+    // Each entry came in a batch of its own.
+    for position in [8, 9] {
+        let view = log.reader.get(&format!("/log/head?covering={position}")).await.ok();
+        assert_eq!(number(&view["size"]), position, "{view}");
+        assert_eq!(log.reader.get(&format!("/log/head/{position}")).await.ok(), view);
+    }
     // Without a size the newest is meant.
     let view = log.reader.get("/log/inclusion?index=3").await.ok();
     assert_eq!((number(&view["index"]), number(&view["size"])), (3, 9));
@@ -188,6 +194,7 @@ async fn json_views_are_for_everybody_and_refuse_what_does_not_exist(engine: Eng
             "not_found",
             vec![
                 "/log/head/10",
+                "/log/head?covering=10",
                 "/log/inclusion?index=0&size=10",
                 "/log/consistency?from=1&to=10",
                 "/log/consistency?from=10&to=9223372036854775807",
@@ -198,6 +205,9 @@ async fn json_views_are_for_everybody_and_refuse_what_does_not_exist(engine: Eng
             "bad_request",
             vec![
                 "/log/head/x",
+                "/log/head?covering=0",
+                "/log/head?covering=-1",
+                "/log/head?covering=",
                 "/log/head/-1",
                 "/log/head/09",
                 "/log/inclusion",

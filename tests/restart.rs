@@ -12,7 +12,27 @@ use crate::harness::plain::message;
 use crate::harness::reader::Reader;
 use crate::harness::server::NotStarted;
 use crate::harness::tamper::{Backup, alter_edge, alter_newest};
-use crate::harness::{Engine, Native, Plain, Server, both, number, text};
+use crate::harness::{Engine, Native, Plain, Server, both, number, past, text};
+
+both!(async a_renewed_head_leaves_the_date_of_its_entries);
+async fn a_renewed_head_leaves_the_date_of_its_entries(engine: Engine) {
+    let mut server = engine.start();
+    let alice = Plain::new(&server, "alice").await;
+    let conv = alice.conversation("alice").await;
+    let place = number(&alice.say(&conv, "dated").await["sth_index"]);
+    let path = format!("/log/head?covering={place}");
+    let dated = server.wire().get(&path).await.ok();
+    assert_eq!(number(&dated["size"]), place);
+    past(&server, number(&dated["time"])).await;
+    assert!(server.terminate().success());
+    // A start renews the time of the newest head.
+    server.restart();
+    let newest = server.wire().get("/log/head").await.ok();
+    assert_eq!((&newest["size"], &newest["root"]), (&dated["size"], &dated["root"]));
+    assert!(number(&newest["time"]) > number(&dated["time"]), "{newest}");
+    assert_eq!(server.wire().get(&path).await.ok(), dated);
+    assert_eq!(server.wire().get(&format!("/log/head/{place}")).await.ok(), dated);
+}
 
 both!(async a_restart_keeps_accounts_messages_and_the_log);
 async fn a_restart_keeps_accounts_messages_and_the_log(engine: Engine) {

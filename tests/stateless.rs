@@ -10,7 +10,7 @@ use crate::harness::shell::{Person, run, start};
 use crate::harness::{Server, text};
 
 #[test]
-fn a_stateless_sender_needs_a_line_and_no_home() {
+fn h5_a_stateless_sender_needs_a_line_and_no_home() {
     let server = Server::start();
     let (bob, ci) = (Person::registered(&server, "bob"), Person::at(&server));
     let file = ci.file("identity");

@@ -64,8 +64,8 @@ async fn a_token_with_the_relays_signature_and_claims_is_good(engine: Engine) {
     mint.show(&mint.sign(&plain_head, &mint.claims)).await.ok();
 }
 
-both!(async headers_of_tokens_that_are_not_ours);
-async fn headers_of_tokens_that_are_not_ours(engine: Engine) {
+both!(async g_headers_of_tokens_that_are_not_ours);
+async fn g_headers_of_tokens_that_are_not_ours(engine: Engine) {
     let mint = Mint::new(engine).await;
     for alg in ["none", "None", "HS384", "HS512", "hs256", "RS256", "ES256", "EdDSA", "PS256", ""] {
         let token = mint.sign(&with(&mint.head, "alg", json!(alg)), &mint.claims);
@@ -94,8 +94,8 @@ async fn headers_of_tokens_that_are_not_ours(engine: Engine) {
     }
 }
 
-both!(async claims_that_are_missing_mistyped_or_not_for_here_and_now);
-async fn claims_that_are_missing_mistyped_or_not_for_here_and_now(engine: Engine) {
+both!(async g_claims_that_are_missing_mistyped_or_not_for_here_and_now);
+async fn g_claims_that_are_missing_mistyped_or_not_for_here_and_now(engine: Engine) {
     let mint = Mint::new(engine).await;
     for name in ["sub", "hdl", "iss", "aud", "iat", "nbf", "exp", "jti"] {
         for wrong in [json!(null), json!(7.5), json!([]), json!({}), json!(true)] {
@@ -134,8 +134,8 @@ async fn claims_that_are_missing_mistyped_or_not_for_here_and_now(engine: Engine
     mint.refused("no such device", &mint.sign(&mint.head, &nobody)).await;
 }
 
-both!(async members_that_stand_twice);
-async fn members_that_stand_twice(engine: Engine) {
+both!(async g_members_that_stand_twice);
+async fn g_members_that_stand_twice(engine: Engine) {
     let mint = Mint::new(engine).await;
     let (head, claims) = (mint.head.to_string(), mint.claims.to_string());
     let secret = mint.secret.as_bytes();
@@ -155,8 +155,8 @@ async fn members_that_stand_twice(engine: Engine) {
     }
 }
 
-both!(async tokens_spelled_or_signed_otherwise);
-async fn tokens_spelled_or_signed_otherwise(engine: Engine) {
+both!(async g_tokens_spelled_or_signed_otherwise);
+async fn g_tokens_spelled_or_signed_otherwise(engine: Engine) {
     let mint = Mint::new(engine).await;
     let good = mint.sign(&mint.head, &mint.claims);
     mint.show(&good).await.ok();

@@ -19,6 +19,7 @@ Examples:
   nexo-cli tail --follow --json
   nexo-cli tail --follow --exec ./on-message          each one until it exits 0
   nexo-cli send bob --idempotency-key build-42 done      safe to repeat
+  tail -f app.log | nexo-cli send ops --stdin-lines      a message for every line
   NEXO_IDENTITY_FILE=/run/secrets/nexo nexo-cli send ops 'deployed'";
 
 fn after() -> String {
@@ -168,6 +169,13 @@ pub enum Command {
     Send(Send),
     /// Receive: verify, decrypt, print what was not printed yet
     Tail(Tail),
+    /// Measure a relay: durable acks a second, and how soon messages arrive
+    ///
+    /// Makes two accounts (bench-...) at --server and leaves them there with the messages, which
+    /// one sent to the other; touches no home. Texts are sealed before the clock starts. Every
+    /// receipt and every delivered message is verified before a figure is printed. Times of a
+    /// message count from when it was first sent, waits for the relay's rate limits included.
+    Bench(Bench),
     /// Show what was sent and received; needs no network
     History(History),
     /// Delete a message of one's own for everyone
@@ -249,11 +257,17 @@ pub struct Send {
     /// File with the text.
     #[arg(long, value_name = "FILE")]
     pub body_file: Option<PathBuf>,
-    /// The same key sends the same message at most once.
+    /// Every line of stdin is a message; all of them go over one socket, and one line (or object)
+    /// comes back for each, in their order. --timeout then bounds how long lines wait without any
+    /// of them being acknowledged.
+    #[arg(long, conflicts_with_all = ["text", "body_file"])]
+    pub stdin_lines: bool,
+    /// The same key sends the same message at most once; with --stdin-lines, line N of the same
+    /// key.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// Go on with a message that was stored and not delivered, as it was sealed then.
-    #[arg(long, value_name = "MSG_ID", conflicts_with_all = ["text", "body_file", "idempotency_key"])]
+    #[arg(long, value_name = "MSG_ID", conflicts_with_all = ["text", "body_file", "idempotency_key", "stdin_lines"])]
     pub resume: Option<String>,
     /// Send only to this account; also accepts it where the handle was another one's.
     #[arg(long, value_name = "nexo1:FINGERPRINT")]
@@ -297,6 +311,26 @@ pub struct Tail {
     /// dead-letters.jsonl in the home].
     #[arg(long, value_name = "FILE", requires = "exec")]
     pub dead_letters: Option<PathBuf>,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Messages to send.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub messages: u32,
+    /// WebSockets that send at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub sockets: u8,
+    /// Messages of each socket that wait for their ack.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub in_flight: u16,
+    /// Bytes of each text.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=32_768))]
+    pub size: u16,
+    /// File with an invite that is good for two accounts, where the relay wants one.
+    #[arg(long, value_name = "FILE")]
+    pub invite_file: Option<PathBuf>,
 }
 
 /// `history`.

@@ -2,6 +2,7 @@
 //! this crate to an exit code, and one to a hint.
 
 use std::io;
+use std::time::Duration;
 
 use nexo_schema::error::ErrorCode;
 
@@ -339,9 +340,10 @@ fn peer(error: &PeerError) -> Exit {
     match error {
         PeerError::Unknown(_) | PeerError::Plain(_) => Exit::UnknownPeer,
         PeerError::NotCapable { .. } | PeerError::Ended(_) => Exit::UnknownPeer,
-        PeerError::Chain { .. } | PeerError::Withheld { .. } | PeerError::Forked { .. } => {
-            Exit::BrokenChain
-        }
+        PeerError::Chain { .. }
+        | PeerError::Withheld { .. }
+        | PeerError::Forked { .. }
+        | PeerError::Hidden { .. } => Exit::BrokenChain,
         PeerError::Intruder { .. } => Exit::ForeignDevice,
         PeerError::Expelled(_) => Exit::NotAllowed,
         PeerError::NoPrekey(_) => Exit::Temporary,
@@ -425,6 +427,15 @@ impl CliError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self.exit(), Exit::Temporary | Exit::Unreachable)
+    }
+
+    /// How long the relay asked to wait, if it did.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error) | Self::Receive(ReceiveError::Api(error)) => error.retry_after(),
+            _ => None,
+        }
     }
 }
 

@@ -56,6 +56,7 @@ use output::Printer;
 ///
 /// A rustls crypto provider must be installed before.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    without_cores();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
@@ -80,6 +81,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
+/// What a crash would leave on the disk is what this process knows: keys and texts. So no kind of
+/// memory goes into a core (core(5)), of this process or of a handler that it starts. Where there
+/// is no such switch (not Linux) the system's own setting stands.
+fn without_cores() {
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
+}
+
 /// The command under its deadline and the signals. Stopping it anywhere is safe: what matters
 /// is in transactions.
 async fn supervised(context: &Context, cli: &Cli) -> Result<(), CliError> {
@@ -101,7 +109,8 @@ async fn supervised(context: &Context, cli: &Cli) -> Result<(), CliError> {
 /// Ends when the deadline passes; never for a command without one.
 async fn deadline(context: &Context, cli: &Cli) -> u64 {
     let options = &context.options;
-    if commands::is_endless(&cli.command) && options.timeout.is_none() {
+    let endless = commands::is_endless(&cli.command) && options.timeout.is_none();
+    if endless || commands::keeps_deadline(&cli.command) {
         return std::future::pending().await;
     }
     tokio::time::sleep(options.deadline()).await;

@@ -139,6 +139,18 @@ fn default_home() -> Result<PathBuf, OptionsError> {
     Ok(state.join("nexo").join("cli"))
 }
 
+/// How a file is named in an error. Who gives a secret line in the place of the path to it finds
+/// it in no log: nothing that begins like one is repeated.
+#[must_use]
+pub fn named(path: &Path) -> String {
+    let text = path.display().to_string();
+    let secret = ["nexo-identity-", "nexo-recovery-", "nexo-state-"];
+    if secret.iter().any(|start| text.starts_with(start)) {
+        return "a file whose path was expected, and not its content,".to_owned();
+    }
+    text
+}
+
 fn identity(global: &Global) -> Result<Option<Zeroizing<String>>, OptionsError> {
     if let Some(fd) = global.identity_fd {
         // Opening the descriptor by name needs no unsafe code.
@@ -190,10 +202,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, OptionsError> {
         .and_then(|file| file.take(MAX_IDENTITY).read_to_string(&mut text));
     match done {
         Ok(_) => Ok(text),
-        Err(error) => Err(OptionsError::Identity {
-            what: path.display().to_string(),
-            reason: error.to_string(),
-        }),
+        Err(error) => Err(OptionsError::Identity { what: named(path), reason: error.to_string() }),
     }
 }
 

@@ -67,16 +67,20 @@ pub async fn tend(session: &Session<'_>, now: u64, at_once: bool) -> Result<(), 
     if !at_once && checked <= now && now - checked < LOOK_EVERY {
         return Ok(());
     }
-    match tend_once(session, now).await {
+    match publish(session, now).await {
         Err(UpkeepError::Api(error)) if error.code() == Some(ErrorCode::PrekeyReused) => {
             vault.write(|tx| tx.skip_prekey_ids(SKIP_IDS)).await?;
-            tend_once(session, now).await
+            publish(session, now).await
         }
         other => other,
     }
 }
 
-async fn tend_once(session: &Session<'_>, now: u64) -> Result<(), UpkeepError> {
+/// Compares what the relay holds with what this device has, and makes good what is missing.
+///
+/// # Errors
+/// [`UpkeepError`].
+pub async fn publish(session: &Session<'_>, now: u64) -> Result<(), UpkeepError> {
     let vault = &session.profile.vault;
     let stock = session.member.prekeys().await?;
     // Fetched: a device that was away holds a head of weeks ago, and would publish a prekey that

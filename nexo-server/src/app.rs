@@ -186,6 +186,7 @@ impl From<Refusal> for ApiError {
             Refusal::CounterForm | Refusal::WrongTarget => ErrorCode::BadRequest,
             Refusal::DevicesChanged => ErrorCode::DeviceListStale,
             Refusal::NoTarget => ErrorCode::NotFound,
+            Refusal::MessagesUsedUp | Refusal::BytesUsedUp => ErrorCode::QuotaExceeded,
         };
         Self::new(code, refusal.to_string())
     }

@@ -90,11 +90,13 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
     let rooms = Rooms::default();
     let devices = Devices::default();
     let hearers = Box::new(Hearers { devices: devices.clone(), rooms: rooms.clone() });
-    let ledger = SqlLedger::new(store.clone(), origin.clone(), clock.clone(), hearers);
+    let ledger = SqlLedger::new(store.clone(), origin.clone(), clock.clone(), hearers)
+        .with_quota(config.quota);
     let log_clock = clock.clone();
     let options = Options::new(Box::new(move || log_clock.seconds()));
     store.listen(options.others.clone())?;
     let (log, writer) = Log::start(ledger, keys, &config.data_dir, options)?;
+    rooms.under(log.heads());
     let app = App::new(Parts {
         tokens: AccessTokens::new(&secret, &config, &origin),
         dpop: DpopChecker::new(&config, &origin, clock.seconds()),

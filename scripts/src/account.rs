@@ -8,6 +8,7 @@ use nexo_schema::http::{Challenge, Conversation, ConversationRequest};
 use nexo_schema::http::{RegisterRequest, Tokens, VerifyRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 
 use crate::http::{Connection, HttpError};
 
@@ -30,6 +31,9 @@ pub enum AccountError {
         /// What it says.
         body: String,
     },
+    /// A task that registered them panicked.
+    #[error("a worker ended: {0}")]
+    Worker(#[from] tokio::task::JoinError),
     /// The relay answers something else.
     #[error("JSON of {path}: {source}")]
     Json {
@@ -75,6 +79,34 @@ pub async fn take_seats(address: SocketAddr, count: usize) -> Result<Vec<Seat>, 
         seats.push(Seat { token, device, conv });
     }
     Ok(seats)
+}
+
+/// Connections that register accounts at once.
+const REGISTERING: usize = 32;
+
+/// Registers `count` accounts, many at a time; their access tokens.
+///
+/// # Errors
+/// As [`take_seats`].
+pub async fn take_tokens(address: SocketAddr, count: usize) -> Result<Vec<String>, AccountError> {
+    let mut run = [0; 4];
+    getrandom::fill(&mut run)?;
+    let mut registering = JoinSet::new();
+    for first in 0..REGISTERING.min(count) {
+        registering.spawn(async move {
+            let mut connection = Connection::open(address).await.map_err(HttpError::from)?;
+            let mut tokens = Vec::new();
+            for number in (first..count).step_by(REGISTERING) {
+                tokens.push(log_in(&mut connection, &name(run, number)).await?);
+            }
+            Ok::<_, AccountError>(tokens)
+        });
+    }
+    let mut tokens = Vec::with_capacity(count);
+    while let Some(registered) = registering.join_next().await {
+        tokens.extend(registered??);
+    }
+    Ok(tokens)
 }
 
 /// The name of an account and of its device: new in every run, and always as long.

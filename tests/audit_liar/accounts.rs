@@ -129,7 +129,7 @@ fn the_truth_is_taken() {
 }
 
 #[test]
-fn a_fork_of_a_chain() {
+fn e2_a_fork_of_a_chain() {
     let [first, _, second, other] = people();
     let line = founded();
     let (one, two) = (added(&line, &first, &second), added(&line, &first, &other));
@@ -137,7 +137,7 @@ fn a_fork_of_a_chain() {
 }
 
 #[test]
-fn a_hidden_revocation() {
+fn e7_a_hidden_revocation() {
     let line = honest();
     let end = (96, "sigchain_violation");
     // The log has it; it is not shown, or another event in its place.
@@ -155,7 +155,7 @@ fn a_hidden_revocation() {
 }
 
 #[test]
-fn a_revocation_hidden_in_the_log() {
+fn e7_a_revocation_hidden_in_the_log() {
     let line = honest();
     let log = log(&line, &line.events);
     let without = log.but(|log| log.entries[PLACES[2]] = Log::of(NOW).entries[PLACES[2]].clone());
@@ -171,7 +171,7 @@ fn a_revocation_hidden_in_the_log() {
 }
 
 #[test]
-fn a_device_that_nobody_of_the_account_added() {
+fn e4_a_device_that_nobody_of_the_account_added() {
     let [.., other] = people();
     let line = founded();
     let alone = added(&line, &other, &other);
@@ -183,7 +183,7 @@ fn a_device_that_nobody_of_the_account_added() {
 }
 
 #[test]
-fn a_device_that_did_not_accept() {
+fn e3_a_device_that_did_not_accept() {
     let [first, _, second, _] = people();
     let line = founded();
     let unasked = line.draw(&first, &Change::Add(device(&second)));
@@ -191,7 +191,7 @@ fn a_device_that_did_not_accept() {
 }
 
 #[test]
-fn a_revoked_device_that_acts() {
+fn e4_a_revoked_device_that_acts() {
     let [_, _, second, other] = people();
     let line = honest();
     let late = added(&line, &second, &other);
@@ -207,7 +207,7 @@ fn a_revoked_device_that_comes_back() {
 }
 
 #[test]
-fn a_second_account_of_the_handle() {
+fn e1_a_second_account_of_the_handle() {
     let [.., other] = people();
     let line = founded();
     let second = genesis("liar.example", &other);
@@ -215,13 +215,13 @@ fn a_second_account_of_the_handle() {
 }
 
 #[test]
-fn an_event_of_another_log() {
+fn e5_an_event_of_another_log() {
     let [first, ..] = people();
     breaks(&founded(), &[genesis("other.example", &first)], Proof);
 }
 
 #[test]
-fn a_foreign_device() {
+fn e15_a_foreign_device() {
     let [first, _, second, _] = people();
     let mut line = founded();
     line.took(added(&line, &first, &second));

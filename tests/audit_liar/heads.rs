@@ -11,7 +11,7 @@ fn other_history() -> Log {
 }
 
 #[test]
-fn a_fork() {
+fn e9_a_fork() {
     let found = Victim::who_knows_the_log().finds(Site::of(&other_history()), 84, "fork", Proof);
     let vkey = Log::of(0).signers.vkey();
     let heads = ["head", "remembered"].map(|head| Checkpoint::verify(&text(&found[head]), &vkey));
@@ -29,7 +29,7 @@ fn a_fork_of_one_bit_in_a_head() {
 }
 
 #[test]
-fn a_rollback() {
+fn e13_a_rollback() {
     let victim = Victim::who_knows_the_log();
     for size in [0, 1, SEEN - 1] {
         // Vouched for before the one that the victim saw: it was signed in its time, and that it
@@ -48,7 +48,7 @@ fn a_rollback_that_was_vouched_for_afterwards() {
 }
 
 #[test]
-fn a_head_signed_by_another_key() {
+fn e11_a_head_signed_by_another_key() {
     let other = Signers::of("liar.example", 2);
     let lie = || Site::of(&Log::of(NOW).but(|log| log.signers = other.clone()));
     let found = told_to_both(lie, 83, "bad_signature", Observation);
@@ -105,7 +105,7 @@ fn a_good_signature_beside_a_bad_one_of_the_same_key() {
 }
 
 #[test]
-fn a_head_of_another_log_by_this_key() {
+fn e11_a_head_of_another_log_by_this_key() {
     let log = Log::of(NOW);
     let body = log.head().replacen("liar.example\n", "other.example\n", 1);
     let (body, _) = body.split_once("\n\n").unwrap();
@@ -150,7 +150,7 @@ fn the_log_key_as_its_own_time_key() {
 }
 
 #[test]
-fn a_stale_head() {
+fn e10_a_stale_head() {
     let old = |age| Site::of(&Log::of(NOW).but(|log| log.time -= age));
     told_to_both(|| old(24 * 3600 + 60), 85, "stale", Observation);
     let found =
@@ -161,7 +161,7 @@ fn a_stale_head() {
 }
 
 #[test]
-fn a_head_from_the_future() {
+fn e10_a_head_from_the_future() {
     told_to_both(|| Site::of(&Log::of(NOW).but(|log| log.time += 3600)), 101, "clock", Observation);
 }
 

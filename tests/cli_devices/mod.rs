@@ -30,8 +30,12 @@ fn fingerprint(person: &Person) -> String {
 }
 
 /// Links another home to a person's account.
-fn link(server: &Server, owner: &Person, handle: &str, caps: &str) -> Person {
-    let new = Person::at(server);
+pub(crate) fn link(server: &Server, owner: &Person, handle: &str, caps: &str) -> Person {
+    linked(Person::at(server), owner, handle, caps)
+}
+
+/// Links this home to a person's account.
+pub(crate) fn linked(new: Person, owner: &Person, handle: &str, caps: &str) -> Person {
     let expect = fingerprint(owner);
     let args = ["device", "link", handle, "--expect", &expect, "--name", "another"];
     let linking = Follower::start(&mut new.command(&args));
@@ -44,6 +48,6 @@ fn link(server: &Server, owner: &Person, handle: &str, caps: &str) -> Person {
 }
 
 /// The device id of a home.
-fn device(person: &Person) -> String {
+pub(crate) fn device(person: &Person) -> String {
     text(&person.nexo(&["whoami", "--json"]).object()["device_id"])
 }

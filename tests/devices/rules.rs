@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Scene;
 use crate::harness::chain::{Drawn, Line, device, full, id_of};
-use crate::harness::{Engine, Native, Snapshot, both, now, past, random};
+use crate::harness::{Engine, Native, Snapshot, both, now, past, plus_order, random};
 
 /// Posts what is refused, and nothing of it is stored.
 async fn refused(scene: &Scene, drawn: &Drawn, status: u16, code: &str) {
@@ -48,6 +48,32 @@ async fn e2_e5_an_event_has_one_place_in_one_chain_of_one_relay(engine: Engine) 
     refused(&scene, &moved, 403, "forbidden").await;
     let named = bobs.draw_as(&key, id_of(&scene.bob.key), &add).accepted(&new.key);
     refused(&scene, &named, 400, "bad_request").await;
+}
+
+both!(async a8_an_event_has_one_signature_and_so_one_entry);
+async fn a8_an_event_has_one_signature_and_so_one_entry(engine: Engine) {
+    let mut scene = Scene::new(engine).await;
+    let new = scene.alice.sibling(&scene.server);
+    let good = scene.adding(&new, full(&new));
+    let twisted = [
+        Drawn { sig: plus_order(&good.sig), ..good.clone() },
+        Drawn { accept: plus_order(&good.accept), ..good.clone() },
+    ];
+    for event in &twisted {
+        refused(&scene, event, 400, "bad_request").await;
+    }
+    let first = scene.take(good.clone()).await;
+    // Behind it the event has its place: whoever repeats it is told that, and no more is stored.
+    let before = Snapshot::of(&scene.server).await;
+    for event in twisted.iter().chain([&good]) {
+        let again = scene.post(event).await.ok();
+        assert_eq!((&again["duplicate"], &again["sth_index"]), (&true.into(), &first["sth_index"]));
+    }
+    before.unchanged(&scene.server).await;
+    // What is served is what was signed.
+    let bundle = scene.bob.get("/accounts/alice/bundle").await.ok();
+    assert_eq!(bundle["events"][1]["sig"], good.json()["sig"]);
+    assert_eq!(bundle["events"][1]["accept_sig"], good.json()["accept_sig"]);
 }
 
 both!(async e4_only_an_active_admin_device_of_the_account_signs);

@@ -11,10 +11,12 @@
 //! plain    a client as the seed describes one
 //! native   a client with a sigchain and encryption, which can also misbehave
 //! chain    events of a sigchain, signed by whom a test wants
+//! proxy    a network that is cut, stands still, or loses answers
 //! proof    DPoP proofs and access tokens, made by hand so that they can be made wrong
 //! note     checkpoints and audit paths, checked without code of the server
 //! reader   the public log over HTTP, verified with the auditor's library
 //! liar     a log that lies
+//! between  somebody on the way from nexo-cli to a relay
 //! shell    nexo-cli and nexo-audit, run as a script runs them
 //! tamper   data directories, copied and altered
 //! workspace  manifests and sources, for the tests of the architecture
@@ -23,15 +25,18 @@
 //! Nothing here sleeps, but for clients that were told to come back: what is waited for is read,
 //! and what does not come in time fails.
 
+pub(crate) mod between;
 pub(crate) mod chain;
 pub(crate) mod engine;
 pub(crate) mod liar;
 pub(crate) mod load;
 pub(crate) mod native;
+pub(crate) mod nginx;
 pub(crate) mod note;
 pub(crate) mod plain;
 pub(crate) mod postgres;
 pub(crate) mod proof;
+pub(crate) mod proxy;
 pub(crate) mod reader;
 mod sender;
 pub(crate) mod server;
@@ -43,6 +48,7 @@ pub(crate) mod workspace;
 pub(crate) use engine::{Engine, both};
 pub(crate) use native::Native;
 pub(crate) use plain::Plain;
+pub(crate) use proxy::Way;
 pub(crate) use server::Server;
 pub(crate) use wire::{Reply, Socket, Wire};
 
@@ -164,4 +170,22 @@ pub(crate) fn text(value: &Value) -> String {
 /// The value of a JSON number.
 pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("no whole number: {value}"))
+}
+
+/// A signature with its S replaced by S + L, L the order of the group.
+pub(crate) fn plus_order(signature: &[u8]) -> Vec<u8> {
+    // 2^252 + 27742317777372353535851937790883648493, least significant byte first.
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut out = signature.to_vec();
+    let mut carry = 0;
+    for (byte, add) in out[32..].iter_mut().zip(L) {
+        let sum = u16::from(*byte) + u16::from(add) + carry;
+        [*byte, _] = sum.to_le_bytes();
+        carry = sum >> 8;
+    }
+    assert_eq!(carry, 0, "S + L still fits 256 bits");
+    out
 }

@@ -17,7 +17,7 @@ use super::postgres::Database;
 use super::{DEADLINE, Wire, server_binary};
 
 /// Variables of the environment that would change what the server does.
-const CLEARED: [&str; 22] = [
+const CLEARED: [&str; 25] = [
     "ACCESS_TTL_MIN",
     "DB_URL",
     "JWT_ISSUER",
@@ -29,7 +29,9 @@ const CLEARED: [&str; 22] = [
     "NEXO_GRACE",
     "NEXO_KEYS",
     "NEXO_LOG",
+    "NEXO_MAX_BYTES_PER_ACCOUNT",
     "NEXO_MAX_CONVERSATIONS",
+    "NEXO_MAX_MESSAGES_PER_ACCOUNT",
     "NEXO_METRICS",
     "NEXO_ORIGIN",
     "NEXO_PING_EVERY",
@@ -38,6 +40,7 @@ const CLEARED: [&str; 22] = [
     "NEXO_RATE_LIMIT",
     "NEXO_REGISTRATION",
     "NEXO_REQUIRE_DPOP",
+    "NEXO_TRUSTED_PROXIES",
     "REFRESH_TTL_DAYS",
     "RUST_LOG",
 ];

@@ -4,13 +4,14 @@
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::between::Between;
 use super::{DEADLINE, Server, binaries, text};
 
 /// What a program did.
@@ -126,7 +127,18 @@ pub(crate) struct Follower {
 impl Follower {
     /// Starts it.
     pub(crate) fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::following(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it, with its input to be written.
+    pub(crate) fn fed(command: &mut Command) -> (Self, ChildStdin) {
+        let mut follower = Self::following(command.stdin(Stdio::piped()));
+        let stdin = follower.child.stdin.take().unwrap();
+        (follower, stdin)
+    }
+
+    fn following(command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let err = whole(child.stderr.take().unwrap());
@@ -135,6 +147,11 @@ impl Follower {
             stdout.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
         });
         Self { child, lines, err }
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The next line of its output.
@@ -186,7 +203,22 @@ pub(crate) struct Person {
 impl Person {
     /// Without an account yet, at this server.
     pub(crate) fn at(server: &Server) -> Self {
-        Self { temp: TempDir::new().unwrap(), url: server.url().to_owned() }
+        Self::reaching(server.url())
+    }
+
+    /// Without an account yet, at whatever this URL leads to.
+    pub(crate) fn reaching(url: &str) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: url.to_owned() }
+    }
+
+    /// Without an account yet, at the server that this address leads to.
+    pub(crate) fn behind(url: &str) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: url.to_owned() }
+    }
+
+    /// Without an account yet, at a relay that is reached on this way.
+    pub(crate) fn by(way: &Between) -> Self {
+        Self { temp: TempDir::new().unwrap(), url: way.url().to_owned() }
     }
 
     /// With an account.
@@ -209,6 +241,14 @@ impl Person {
     /// `nexo-cli` with the server and the home, to which arguments are added.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = bare(&binaries().cli, self.temp.path());
+        command.args(["--server", &self.url, "--home"]).arg(self.home()).args(args);
+        command
+    }
+
+    /// As [`Person::command`], behind these words of a shell, such as `ulimit -f 100; exec`.
+    pub(crate) fn command_under(&self, prelude: &str, args: &[&str]) -> Command {
+        let mut command = bare(Path::new("/bin/sh"), self.temp.path());
+        command.args(["-c", &format!("{prelude} \"$@\""), "sh"]).arg(&binaries().cli);
         command.args(["--server", &self.url, "--home"]).arg(self.home()).args(args);
         command
     }

@@ -14,7 +14,7 @@ use crate::harness::{Native, Server, Snapshot, random, text};
 const NOWHERE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 #[tokio::test]
-async fn hole_06_strangers_cannot_read() {
+async fn f4_hole_06_strangers_cannot_read() {
     let Scene { server: _server, alice, bob, mallory, conv } = Scene::new().await;
     alice.say(&conv, "between us").await;
     // The seed's exploit: conversations with both, and what their ids have in common.
@@ -37,7 +37,7 @@ async fn hole_06_strangers_cannot_read() {
 }
 
 #[tokio::test]
-async fn hole_07_strangers_cannot_write() {
+async fn f4_hole_07_strangers_cannot_write() {
     let Scene { server, mallory, alice, conv, .. } = Scene::new().await;
     let before = Snapshot::of(&server).await;
     let inside = mallory.post("/messages", &message(&conv, "hi")).await;
@@ -49,7 +49,7 @@ async fn hole_07_strangers_cannot_write() {
 }
 
 #[tokio::test]
-async fn hole_08_only_the_author_deletes() {
+async fn f4_f7_hole_08_only_the_author_deletes() {
     let Scene { server, alice, bob, mallory, conv } = Scene::new().await;
     let hers = alice.say(&conv, "mine").await;
     let id = hers["msg_id"].as_str().unwrap();
@@ -67,7 +67,7 @@ async fn hole_08_only_the_author_deletes() {
 }
 
 #[tokio::test]
-async fn hole_08_a_native_deletion_is_signed_by_its_author() {
+async fn f7_hole_08_a_native_deletion_is_signed_by_its_author() {
     let server = Server::start();
     let (nora, otto) = (Native::new(&server, "nora").await, Native::new(&server, "otto").await);
     nora.conversation("otto").await;
@@ -108,7 +108,7 @@ async fn hole_08_a_native_deletion_is_signed_by_its_author() {
 }
 
 #[tokio::test]
-async fn hole_12_the_sender_is_who_holds_the_token() {
+async fn f6_hole_12_the_sender_is_who_holds_the_token() {
     let Scene { server: _server, alice, bob, conv, .. } = Scene::new().await;
     let mut posted = message(&conv, "forged over REST");
     let mut framed = frame(&conv, "m", "forged over WS");

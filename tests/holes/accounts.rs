@@ -12,7 +12,7 @@ use crate::harness::plain::{answer, new_key, public, registration, signed};
 use crate::harness::{Native, Plain, Server, Snapshot, random, text};
 
 #[tokio::test]
-async fn hole_01_nobody_registers_over_a_device_id() {
+async fn f1_hole_01_nobody_registers_over_a_device_id() {
     let server = Server::start();
     let wire = server.wire();
     let named = |handle: &str, key| json!({"handle": handle, "device_id": "laptop", "ed25519_pub": public(key)});
@@ -33,7 +33,7 @@ async fn hole_01_nobody_registers_over_a_device_id() {
 }
 
 #[tokio::test]
-async fn hole_01_a_native_device_id_is_the_hash_of_its_key() {
+async fn f1_hole_01_a_native_device_id_is_the_hash_of_its_key() {
     let server = Server::start();
     let alice = Native::new(&server, "alice").await;
     let before = Snapshot::of(&server).await;
@@ -52,7 +52,7 @@ async fn hole_01_a_native_device_id_is_the_hash_of_its_key() {
 }
 
 #[tokio::test]
-async fn hole_02_nobody_adds_a_device_to_a_handle() {
+async fn f2_hole_02_nobody_adds_a_device_to_a_handle() {
     let server = Server::start();
     let (wire, theirs) = (server.wire(), new_key());
     // Asked while the handles were free, answered when they were not.
@@ -80,7 +80,7 @@ async fn hole_02_nobody_adds_a_device_to_a_handle() {
 }
 
 #[tokio::test]
-async fn hole_02_a_genesis_must_be_signed_by_its_device_for_this_handle_and_relay() {
+async fn b1_f2_hole_02_a_genesis_must_be_signed_by_its_device_for_this_handle_and_relay() {
     let server = Server::start();
     let nora = Native::unregistered(&server, "nora", Kind::default());
     let good = nora.registration();

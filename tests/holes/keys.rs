@@ -7,7 +7,7 @@ use crate::harness::plain::{new_key, public};
 use crate::harness::{Server, Snapshot, vectors};
 
 #[tokio::test]
-async fn hole_32_keys_outside_the_prime_order_group_are_refused() {
+async fn a4_hole_32_keys_outside_the_prime_order_group_are_refused() {
     let server = Server::start();
     let before = Snapshot::of(&server).await;
     let file = vectors("nexo/ed25519_to_x25519.json");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Scene, winners};
 use crate::harness::plain::{answer, new_key, registration, signed};
 use crate::harness::proof::{claims_of, jwt};
-use crate::harness::{Plain, Server, Snapshot, random, text};
+use crate::harness::{Plain, Server, Snapshot, plus_order, random, text};
 
 #[tokio::test]
 async fn hole_05_known_secrets_are_refused() {
@@ -30,7 +30,7 @@ async fn hole_05_known_secrets_are_refused() {
 }
 
 #[tokio::test]
-async fn hole_15_a_challenge_is_good_once() {
+async fn f3_hole_15_a_challenge_is_good_once() {
     let server = Server::start();
     let (wire, key) = (server.wire(), new_key());
     // The first makes the account, the second is a login: neither is good again.
@@ -43,7 +43,7 @@ async fn hole_15_a_challenge_is_good_once() {
 }
 
 #[tokio::test]
-async fn hole_15_of_concurrent_uses_exactly_one_wins() {
+async fn f3_hole_15_of_concurrent_uses_exactly_one_wins() {
     let server = Server::start();
     let (wire, key) = (server.wire(), new_key());
     for round in ["new", "known", "known"] {
@@ -56,7 +56,7 @@ async fn hole_15_of_concurrent_uses_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn hole_15_asking_in_anothers_name_voids_no_challenge() {
+async fn f3_hole_15_asking_in_anothers_name_voids_no_challenge() {
     let server = Server::start();
     let (wire, key) = (server.wire(), new_key());
     let hers = wire.post("/auth/register", &registration("alice", &key)).await.ok();
@@ -69,7 +69,7 @@ async fn hole_15_asking_in_anothers_name_voids_no_challenge() {
 }
 
 #[tokio::test]
-async fn hole_16_a_signature_serves_one_relay_one_device_and_one_request() {
+async fn f3_hole_16_a_signature_serves_one_relay_one_device_and_one_request() {
     let (server, other) = (Server::start(), Server::start());
     let (wire, key) = (server.wire(), new_key());
     let challenge = wire.post("/auth/register", &registration("alice", &key)).await.ok();
@@ -97,7 +97,7 @@ async fn hole_16_a_signature_serves_one_relay_one_device_and_one_request() {
 }
 
 #[tokio::test]
-async fn hole_16_what_is_signed_is_consent_to_one_request() {
+async fn f3_hole_16_what_is_signed_is_consent_to_one_request() {
     let server = Server::start();
     let (wire, key) = (server.wire(), new_key());
     // One key, two handles asked for: the answer to the second says nothing about the first.
@@ -134,7 +134,7 @@ async fn hole_35_a_signature_of_any_shape_is_refused_not_stumbled_over() {
 }
 
 #[tokio::test]
-async fn hole_37_a_token_names_its_relay_and_serves_no_other() {
+async fn g_hole_37_a_token_names_its_relay_and_serves_no_other() {
     let secret = to_base64url(&random::<32>());
     let start = |origin| Server::setup().env("JWT_SECRET", &secret).args(origin).start();
     let (one, two) = (start("--origin one.example.org"), start("--origin two.example.org"));
@@ -156,7 +156,7 @@ async fn hole_37_a_token_names_its_relay_and_serves_no_other() {
 }
 
 #[tokio::test]
-async fn hole_45_handles_cannot_be_tried_at_speed() {
+async fn f12_hole_45_handles_cannot_be_tried_at_speed() {
     let scene = Scene::on(Server::setup().rate_limits().start()).await;
     let before = Snapshot::of(&scene.server).await;
     let mut limited = None;
@@ -179,7 +179,7 @@ async fn hole_45_handles_cannot_be_tried_at_speed() {
 }
 
 #[tokio::test]
-async fn hole_45_verify_tells_nothing_of_which_devices_exist() {
+async fn f12_hole_45_verify_tells_nothing_of_which_devices_exist() {
     let Scene { server, alice, .. } = Scene::new().await;
     let key = new_key();
     let guess = |device: &str| signed(&key, &json!({"nonce": "x", "device_id": device}));
@@ -187,22 +187,4 @@ async fn hole_45_verify_tells_nothing_of_which_devices_exist() {
     let unknown = server.wire().post("/auth/verify", &guess("no-such-device")).await;
     known.problem(401, "challenge_invalid");
     assert_eq!((known.status, known.body), (unknown.status, unknown.body));
-}
-
-/// A signature with its S replaced by S + L, L the order of the group.
-fn plus_order(signature: &[u8]) -> Vec<u8> {
-    // 2^252 + 27742317777372353535851937790883648493, least significant byte first.
-    const L: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
-        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
-    ];
-    let mut out = signature.to_vec();
-    let mut carry = 0;
-    for (byte, add) in out[32..].iter_mut().zip(L) {
-        let sum = u16::from(*byte) + u16::from(add) + carry;
-        [*byte, _] = sum.to_le_bytes();
-        carry = sum >> 8;
-    }
-    assert_eq!(carry, 0, "S + L still fits 256 bits");
-    out
 }

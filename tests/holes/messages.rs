@@ -65,7 +65,7 @@ async fn hole_18_a_native_entry_is_the_envelope_hash() {
 }
 
 #[tokio::test]
-async fn hole_20_the_index_goes_on_after_a_restart() {
+async fn f13_hole_20_the_index_goes_on_after_a_restart() {
     let Scene { mut server, alice, conv, .. } = Scene::new().await;
     let mut sent = vec![alice.say(&conv, "before").await];
     for _ in 0..2 {
@@ -81,7 +81,7 @@ async fn hole_20_the_index_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn hole_21_concurrent_senders_get_one_place_each() {
+async fn f13_hole_21_concurrent_senders_get_one_place_each() {
     let Scene { server, alice, bob, conv, .. } = Scene::new().await;
     let mut socket = alice.socket(&conv).await;
     for n in 0..20 {
@@ -237,7 +237,7 @@ async fn hole_25_a_native_retry_is_compared_by_its_envelope() {
 }
 
 #[tokio::test]
-async fn hole_40_pages_lose_nothing_between_equal_seconds() {
+async fn f8_hole_40_pages_lose_nothing_between_equal_seconds() {
     let Scene { server: _server, alice, bob, conv, .. } = Scene::new().await;
     let mut sent = Vec::new();
     for n in 0..40 {
@@ -274,7 +274,7 @@ async fn hole_40_pages_lose_nothing_between_equal_seconds() {
 }
 
 #[tokio::test]
-async fn hole_41_a_page_is_bounded() {
+async fn f11_hole_41_a_page_is_bounded() {
     let Scene { server: _server, alice, conv, .. } = Scene::new().await;
     let mut socket = alice.socket(&conv).await;
     for n in 0..1005 {
@@ -304,7 +304,7 @@ async fn hole_41_a_page_is_bounded() {
 }
 
 #[tokio::test]
-async fn hole_43_ad_is_a_small_object() {
+async fn f11_hole_43_ad_is_a_small_object() {
     let Scene { server, alice, conv, .. } = Scene::new().await;
     let before = Snapshot::of(&server).await;
     let send = async |ad: &str| {

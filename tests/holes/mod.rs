@@ -1,19 +1,30 @@
 //! Every hole of the seed that a relay can close, as a test that fails if it opens again. Tests
-//! are named after the rows of design/e2ee.md 4.B; the attacks of 4.F that each stands for are in
-//! brackets.
+//! are named after the rows of design/e2ee.md 4.B, and after the attacks of 4.F that each stands
+//! for.
 //!
 //! | file | rows |
 //! |---|---|
-//! | `accounts` | 1 (F1), 2 (F2), 3, 17, 51, 52, 57 |
-//! | `login` | 5, 15 (F3), 16, 35, 37, 45 (F12) |
-//! | `keys` | 32, 33, 34 |
-//! | `access` | 6, 7, 8 (F4, F7), 12 (F6), 36, 44, 50 |
-//! | `messages` | 18, 20, 21 (F13), 22, 23, 24, 25, 40 (F8), 41, 43, 49, 58 |
-//! | `sockets` | 9, 11 (F5), 13 (F10), 14, 47 |
+//! | `accounts` | 1 (F1), 2 (F2, B1), 3, 17, 51, 52, 57 |
+//! | `login` | 5, 15 and 16 (F3), 35, 37 (G), 45 (F12) |
+//! | `keys` | 32 (A4), 33, 34 |
+//! | `access` | 6, 7 (F4), 8 (F4, F7), 12 (F6), 36, 44, 50 |
+//! | `messages` | 18, 20 and 21 (F13), 22, 23, 24, 25, 40 (F8), 41 and 43 (F11), 49, 58 |
+//! | `sockets` | 9 (F4), 11 (F5), 13 (F10, G), 14, 47 (F11) |
 //!
-//! Elsewhere: 38 and 57 in `tokens`, F9 in `prekeys`, F11 in `malformed`. Not the relay's: 4, 10,
-//! 26 to 31, 48, 54, 56. Not visible from outside: 19 is the auditor's, 42 and 46 are tested
-//! beside the code; 53 and 55 stay in shape by decision.
+//! Elsewhere, where their tests have other names (`attacks.rs` has the list and holds it true):
+//!
+//! | rows | of whom | where |
+//! |---|---|---|
+//! | 4, 27, 30, 31, 56 | the encryption | `nexo-cli/tests/e2ee` |
+//! | 10, 29 | the client's trust | `nexo-cli/src/trust/account_tests.rs` |
+//! | 26, 28 | the client's state | `nexo-cli/src/vault/tests.rs`, `nexo-cli/src/receive/tests.rs` |
+//! | 48, 55 | the client's program | `exits` |
+//! | 19 | the log | `audit_liar` |
+//! | 38, 39 | tokens | `tokens` |
+//! | 42, 46 | bounds | `abuse` |
+//! | 53, 54 | nobody | stays in shape by decision; not here |
+//!
+//! F9 is in `prekeys`, F10 in `devices` too, F11 in `malformed` too.
 
 mod access;
 mod accounts;

@@ -12,7 +12,7 @@ use crate::harness::proof::{claims_of, jwt};
 use crate::harness::{Native, Plain, Server, Snapshot, Socket, now, past, random};
 
 #[tokio::test]
-async fn hole_09_strangers_cannot_subscribe() {
+async fn f4_hole_09_strangers_cannot_subscribe() {
     let Scene { server: _server, alice, bob, mallory, conv } = Scene::new().await;
     let nowhere = "00".repeat(32);
     for guess in [&conv, &nowhere] {
@@ -31,7 +31,7 @@ async fn hole_09_strangers_cannot_subscribe() {
 }
 
 #[tokio::test]
-async fn hole_11_an_envelope_for_another_conversation_is_refused() {
+async fn f5_hole_11_an_envelope_for_another_conversation_is_refused() {
     let Scene { server, alice, bob, mallory, conv } = Scene::new().await;
     let others = mallory.conversation("bob").await;
     let own = alice.conversation("alice").await;
@@ -53,7 +53,7 @@ async fn hole_11_an_envelope_for_another_conversation_is_refused() {
 }
 
 #[tokio::test]
-async fn hole_13_a_device_that_does_not_exist_gets_no_socket() {
+async fn g_hole_13_a_device_that_does_not_exist_gets_no_socket() {
     let secret = to_base64url(&random::<32>());
     let scene = Scene::on(Server::setup().env("JWT_SECRET", &secret).start()).await;
     let head = json!({"typ": "JWT", "alg": "HS256"});
@@ -70,7 +70,7 @@ async fn hole_13_a_device_that_does_not_exist_gets_no_socket() {
 }
 
 #[tokio::test]
-async fn hole_13_a_devices_end_is_its_sockets_end() {
+async fn f10_hole_13_a_devices_end_is_its_sockets_end() {
     let server = Server::start();
     let kind = Kind { caps: Capabilities::FIRST, not_after: now() + 6 };
     let brief = Native::of_kind(&server, "brief", kind).await;
@@ -132,7 +132,7 @@ async fn hole_14_tokens_are_not_in_the_log_of_the_relay() {
 }
 
 #[tokio::test]
-async fn hole_47_what_is_no_envelope_ends_the_socket_and_is_not_logged() {
+async fn f11_hole_47_what_is_no_envelope_ends_the_socket_and_is_not_logged() {
     let Scene { server, alice, conv, .. } = Scene::new().await;
     let before = Snapshot::of(&server).await;
     for (garbage, code) in [
@@ -161,7 +161,7 @@ async fn hole_47_what_is_no_envelope_ends_the_socket_and_is_not_logged() {
 }
 
 #[tokio::test]
-async fn hole_47_a_frame_that_is_too_large_is_refused_with_a_close_code() {
+async fn f11_hole_47_a_frame_that_is_too_large_is_refused_with_a_close_code() {
     let Scene { server, alice, conv, .. } = Scene::new().await;
     let before = Snapshot::of(&server).await;
     // The largest that fits is read: it is refused for its cipher, and the socket goes on.

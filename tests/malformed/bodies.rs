@@ -11,7 +11,7 @@ use crate::harness::wire::raw;
 use crate::harness::{Native, random, text};
 
 #[tokio::test]
-async fn bodies_that_are_no_json_object() {
+async fn f11_bodies_that_are_no_json_object() {
     let stage = Stage::new().await;
     let nested = |open: &str, n: usize| open.repeat(n).into_bytes();
     let bodies: Vec<Vec<u8>> = vec![
@@ -192,7 +192,7 @@ async fn texts_that_are_no_ids_keys_or_base64() {
 }
 
 #[tokio::test]
-async fn sizes_beyond_the_limits() {
+async fn f11_sizes_beyond_the_limits() {
     let stage = Stage::new().await;
     const MOST: usize = 256 * 1024;
     for request in stage.requests().await {

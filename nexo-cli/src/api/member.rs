@@ -165,7 +165,7 @@ impl<'a> Member<'a> {
     async fn asked(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
         match self.with_token(call).await {
             Err(e) if e.code() == Some(ErrorCode::Unauthorized) => {
-                *self.token.borrow_mut() = None;
+                self.forget_token();
                 self.with_token(call).await
             }
             other => other,
@@ -190,6 +190,11 @@ impl<'a> Member<'a> {
     ) -> Result<Credentials, ApiError> {
         self.log_in().await?;
         self.proven(method, path)
+    }
+
+    /// Has the next request log in, because the relay does not take the token any more.
+    pub fn forget_token(&self) {
+        *self.token.borrow_mut() = None;
     }
 
     fn proven(&self, method: &Method, path: &str) -> Result<Credentials, ApiError> {

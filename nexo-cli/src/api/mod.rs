@@ -5,15 +5,17 @@
 //!
 //! [`Relay`] is what anybody may ask; [`Member`] asks as a logged-in device. Access tokens live
 //! in memory only. Every request of ours may be repeated without harm, so all of them are tried
-//! again when the failure is temporary, a few times, and never beyond `--timeout`.
+//! again when the failure is temporary, a few times, or for a sender until `--timeout`.
 
 mod accounts;
 mod error;
+mod frames;
 mod member;
-mod stream;
+mod socket;
 mod tls;
 mod url;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +28,9 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 
 pub use error::ApiError;
+pub use frames::{Ack, Greeting, Heard};
 pub use member::{Login, Member};
-pub use stream::{Bell, Ring};
+pub use socket::Socket;
 pub use tls::{TlsError, client_config};
 pub use url::{RelayUrl, UrlError};
 
@@ -58,6 +61,8 @@ pub struct Relay {
     url: RelayUrl,
     tls: Arc<ClientConfig>,
     progress: Progress,
+    /// Whether the tries have no end but `--timeout`.
+    persists: Cell<bool>,
 }
 
 /// Longest bundle: 256 entries of 65,535 bytes with their lengths.
@@ -108,7 +113,13 @@ impl Relay {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|e| ApiError::Client(e.to_string()))?;
-        Ok(Self { http, url, tls, progress })
+        Ok(Self { http, url, tls, progress, persists: Cell::new(false) })
+    }
+
+    /// Says whether what failed for a temporary reason is tried again until `--timeout` ends the
+    /// command, instead of a few times: for those who have something to deliver.
+    pub fn persist(&self, on: bool) {
+        self.persists.set(on);
     }
 
     /// The relay's URL.
@@ -151,8 +162,11 @@ impl Relay {
         let delays = ExponentialBuilder::default()
             .with_min_delay(FIRST_DELAY)
             .with_max_delay(LONGEST_DELAY)
-            .with_max_times(RETRIES)
             .with_jitter();
+        let delays = match self.persists.get() {
+            true => delays.without_max_times(),
+            false => delays.with_max_times(RETRIES),
+        };
         let done = attempt
             .retry(delays)
             .sleep(tokio::time::sleep)
@@ -217,9 +231,9 @@ impl LogSource for Relay {
         path(&view.hashes).ok_or_else(|| malformed(&call, "a path of hashes"))
     }
 
-    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
-        let path = format!("/log/head/{size}");
-        let call = Call { method: Method::GET, path: &path, query: "", body: None };
+    async fn head_covering(&self, sth_index: u64) -> Result<Option<Vec<u8>>, ApiError> {
+        let query = format!("covering={sth_index}");
+        let call = Call { method: Method::GET, path: "/log/head", query: &query, body: None };
         let view: HeadView = match self.asked(&call, MAX_TEXT).await {
             Err(error) if error.code() == Some(ErrorCode::NotFound) => return Ok(None),
             other => json(&call, &other?)?,

@@ -1,5 +1,7 @@
 //! What people and scripts hand in: handles, texts, times.
 
+mod lines;
+
 use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
@@ -9,6 +11,9 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::e2ee::padding::MAX_BODY;
 use crate::error::CliError;
+use crate::options::named;
+
+pub(super) use lines::Lines;
 
 /// Reads a handle; case and surrounding space do not matter, as at the relay.
 pub(super) fn handle(text: &str) -> Result<Handle, CliError> {
@@ -65,7 +70,7 @@ fn from_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let limit = MAX_BODY as u64 + 1;
     std::fs::File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|source| CliError::Input { path: path.display().to_string(), source })?;
+        .map_err(|source| CliError::Input { path: named(path), source })?;
     Ok(bytes)
 }
 

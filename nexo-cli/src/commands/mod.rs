@@ -1,5 +1,6 @@
 //! One file per command: plain inputs in, results to the printer, an error or nothing back.
 
+mod bench;
 mod delete;
 mod device;
 mod fingerprint;
@@ -49,6 +50,7 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), CliError> {
         Command::Whoami => whoami::run(context).await,
         Command::Send(args) => send::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
+        Command::Bench(args) => bench::run(context, args).await,
         Command::History(args) => history::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
         Command::Server => server::run(context).await,
@@ -69,8 +71,14 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), CliError> {
 pub fn is_endless(command: &Command) -> bool {
     match command {
         Command::Tail(args) => args.follow,
-        // Its request ends by itself.
-        Command::Device(Device::Link(_)) => true,
+        // Its request ends by itself; and that takes as long as the relay needs.
+        Command::Device(Device::Link(_)) | Command::Bench(_) => true,
         _ => false,
     }
+}
+
+/// Whether the command itself says what `--timeout` bounds.
+#[must_use]
+pub fn keeps_deadline(command: &Command) -> bool {
+    matches!(command, Command::Send(args) if args.stdin_lines)
 }

@@ -56,7 +56,7 @@ pub(super) async fn run(context: &Context, args: &Register) -> Result<(), CliErr
 }
 
 /// Logs in and finds the account in the log, as everybody else would.
-async fn enter(session: &Session<'_>) -> Result<u64, CliError> {
+pub(super) async fn enter(session: &Session<'_>) -> Result<u64, CliError> {
     session.member.log_in().await?;
     let now = clock::seconds();
     let identity = &session.profile.identity;
@@ -175,7 +175,7 @@ fn recovery_key(home: &Home) -> Result<RecoveryPublic, CliError> {
     Ok(RecoveryPublic::of_seed(&seed))
 }
 
-fn new_identity(
+pub(super) fn new_identity(
     origin: &Origin,
     handle: &Handle,
     capabilities: Capabilities,
@@ -249,7 +249,7 @@ async fn stateless(
 }
 
 /// Admin, because a chain begins with a device that may change it; send; and stateless.
-fn stateless_capabilities() -> Capabilities {
+pub(super) fn stateless_capabilities() -> Capabilities {
     let bits =
         Capabilities::ADMIN.bits() | Capabilities::SEND.bits() | Capabilities::STATELESS.bits();
     Capabilities::from_bits(bits).expect("the three bits are known ones")

@@ -1,4 +1,9 @@
 //! `send`: one message, until it is provably in the log.
+//!
+//! A relay that is away, busy or at its limits is asked again until `--timeout`, with the same
+//! bytes under the same id. What is not acknowledged by then stays in the outbox.
+
+mod lines;
 
 use nexo_schema::ids::{Handle, MsgId};
 use serde_json::json;
@@ -33,6 +38,9 @@ pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> 
     if let Some(msg_id) = &args.resume {
         return resume(context, &profile, &handle, msg_id, args.oneshot).await;
     }
+    if args.stdin_lines {
+        return lines::run(context, &profile, &handle, expect, args).await;
+    }
     let text = input::message_text(args.text.as_deref(), args.body_file.as_deref()).await?;
     let letter = Letter {
         matter: Matter::Text(&text),
@@ -44,7 +52,8 @@ pub(super) async fn run(context: &Context, args: &Send) -> Result<(), CliError> 
         Some(delivered) => delivered,
         None => send(context, &profile, &handle, &letter).await?,
     };
-    show(context, &handle, &delivered)
+    show(context, &profile, &handle, &delivered)?;
+    Ok(context.printer.flush()?)
 }
 
 /// A message with this key that was acknowledged before: its receipt was verified then, and no
@@ -84,11 +93,13 @@ async fn send(
     letter: &Letter<'_>,
 ) -> Result<Delivered, CliError> {
     let relay = profile.relay(&context.options, &context.printer)?;
+    relay.persist(true);
     let session = profile.session(&relay, None);
     let now = clock::seconds();
-    let to = recipient(context, &session, handle, letter, now).await?;
+    let to = recipient(context, &session, handle, letter.expect, now).await?;
     let delivered = deliver(&session, &to, letter, now).await?;
     // After the message: that it was sent must not hang on housekeeping.
+    relay.persist(false);
     if let Err(error) = upkeep::tend(&session, now, false).await {
         context.printer.say(&format!("prekeys were not looked after: {error}"));
     }
@@ -110,15 +121,18 @@ async fn resume(
     let text = row.text.clone().ok_or(DeliverError::Deleted)?;
     let letter = Letter { matter: Matter::Text(&text), key: None, expect: None, oneshot };
     let relay = profile.relay(&context.options, &context.printer)?;
+    relay.persist(true);
     let session = profile.session(&relay, None);
     let now = clock::seconds();
-    let to = recipient(context, &session, handle, &letter, now).await?;
+    let to = recipient(context, &session, handle, None, now).await?;
     // The message was sealed for one account; if the handle is pinned to another by now, that
     // was somebody's decision, and going on with the old one must not undo it.
     if to.to.account.id != row.peer {
         return Err(DeliverError::Conversation.into());
     }
-    show(context, handle, &deliver::resume(&session, &to, &letter, row, now).await?)
+    let delivered = deliver::resume(&session, &to, &letter, row, now).await?;
+    show(context, profile, handle, &delivered)?;
+    Ok(context.printer.flush()?)
 }
 
 /// Who gets it, at a relay that may be told something. That the own handle shows another account
@@ -127,16 +141,16 @@ async fn recipient(
     context: &Context,
     session: &Session<'_>,
     handle: &Handle,
-    letter: &Letter<'_>,
+    expect: Option<AccountId>,
     now: u64,
 ) -> Result<Addressees, CliError> {
     session.trust.one_history()?;
     let own = &session.profile.identity.handle;
-    let found = Addressees::find(session, handle, letter.expect, false, now).await;
+    let found = Addressees::find(session, handle, expect, false, now).await;
     context.tell(session);
     match found {
         Err(PeerError::NotExpected { handle, .. })
-            if handle == own.as_str() && letter.expect.is_none() =>
+            if handle == own.as_str() && expect.is_none() =>
         {
             Err(CliError::NotOurs(handle))
         }
@@ -144,7 +158,12 @@ async fn recipient(
     }
 }
 
-fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(), CliError> {
+fn show(
+    context: &Context,
+    profile: &Profile,
+    handle: &Handle,
+    delivered: &Delivered,
+) -> Result<(), CliError> {
     let Delivered { msg_id, conversation, sth_index, duplicate } = delivered;
     let object = json!({
         "schema": "nexo.sent/1",
@@ -153,6 +172,8 @@ fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(),
         "to": handle,
         "sth_index": sth_index.map(|index| index.to_string()),
         "duplicate": duplicate,
+        // For those who run many at once: how long this one stood in line for the state.
+        "lock_wait_ms": profile.vault.longest_wait().as_millis(),
     });
     let index = match sth_index {
         Some(index) => index.to_string(),
@@ -164,6 +185,5 @@ fn show(context: &Context, handle: &Handle, delivered: &Delivered) -> Result<(),
             "-".to_owned()
         }
     };
-    context.printer.result(&object, &format!("{msg_id} {index}"))?;
-    Ok(context.printer.flush()?)
+    Ok(context.printer.result(&object, &format!("{msg_id} {index}"))?)
 }

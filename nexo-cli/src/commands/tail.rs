@@ -5,19 +5,16 @@
 //! `--output`, which knows how far it wrote, is exactly once.
 
 mod file;
+mod follow;
 mod handler;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::time::Instant;
-
 use self::file::OutputFile;
 use self::handler::Handler;
 use super::show::{EVENT, Shown, event, received};
 use super::{Context, input};
-use crate::api::{Bell, Ring};
 use crate::cli::Tail;
 use crate::clock;
 use crate::deliver;
@@ -30,11 +27,8 @@ use crate::trust::{account_of, own_devices};
 use crate::upkeep;
 use crate::vault::{InboxKind, InboxRow, Reading, Vault, VaultError};
 
-/// A lost bell must not cost more than this.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Between attempts to reconnect: from one second to a minute, with jitter, for ever.
+/// The pause before a handler is given a message again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> {
     let profile = Profile::open(&context.options).await?;
@@ -55,13 +49,18 @@ pub(super) async fn run(context: &Context, args: &Tail) -> Result<(), CliError> 
         left: args.limit,
         sink: sink(context, &profile, args).await?,
     };
-    tail.receive().await?;
+    // Who follows is brought what is new by the socket, a bounded piece at a time.
+    if !args.follow {
+        tail.receive().await?;
+    }
     if let Some(since) = since {
         tail.print(&Reading { since: Some(since), ..Reading::default() }).await?;
     }
     tail.print_new().await?;
-    tail.settle().await?;
-    if args.follow && !tail.is_full() { tail.follow().await } else { Ok(()) }
+    match args.follow {
+        true => tail.follow().await,
+        false => tail.settle().await,
+    }
 }
 
 /// The conversation of a handle, which must exist: a misspelt name is not an empty stream.
@@ -125,16 +124,22 @@ impl Reader<'_> {
         }
     }
 
+    /// Looks after the own account: whose devices it has, and whether it can be written to.
+    async fn look_after(&self, at_once: bool) -> Result<(), CliError> {
+        // A stream may run for months: the own account is looked at every ten minutes of it.
+        let (trust, member) = (&self.session.trust, &self.session.member);
+        own_devices(trust, member, &self.session.profile.identity, false, clock::seconds()).await?;
+        self.tend(at_once).await;
+        Ok(())
+    }
+
     /// Reads what is new into the inbox.
     async fn receive(&self) -> Result<(), CliError> {
         let (printer, now) = (&self.context.printer, clock::seconds());
         let progress = printer.progress();
         let warn = |text: &str| printer.warn(text);
         let show = |at: u64, of: u64| progress.show(&format!("received up to {at} of {of}"));
-        // A stream may run for months: the own account is looked at every ten minutes of it.
-        let (trust, member) = (&self.session.trust, &self.session.member);
-        own_devices(trust, member, &self.session.profile.identity, false, now).await?;
-        self.tend(false).await;
+        self.look_after(false).await?;
         let done = receive::sync(self.session, now, &warn, &show).await;
         progress.clear();
         self.context.tell(self.session);
@@ -204,50 +209,6 @@ impl Reader<'_> {
             }
         }
     }
-
-    /// For ever: a bell, and a look every minute in case it was not heard.
-    async fn follow(&mut self) -> Result<(), CliError> {
-        let mut pauses = pauses();
-        loop {
-            let connected = Instant::now();
-            match self.listen().await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_temporary() => {
-                    if connected.elapsed() > LONGEST_PAUSE {
-                        pauses = self::pauses();
-                    }
-                    let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-                    let text = format!("{error}; again in {:.0} s", pause.as_secs_f64());
-                    self.context.printer.say(&text);
-                    tokio::time::sleep(pause).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Until the limit is reached or the connection ends, which is a temporary error.
-    async fn listen(&mut self) -> Result<(), CliError> {
-        let mut bell = Bell::connect(&self.session.member).await?;
-        // Also right after connecting: what happened while there was no bell.
-        self.tend(true).await;
-        loop {
-            self.receive().await?;
-            self.print_new().await?;
-            self.settle().await?;
-            if self.is_full() {
-                return Ok(());
-            }
-            match tokio::time::timeout(LOOK_EVERY, bell.heard()).await {
-                Ok(Ring::New) | Err(_) => {}
-                Ok(Ring::PrekeysLow) => self.tend(true).await,
-                Ok(Ring::Closed) => {
-                    let lost = crate::api::ApiError::Network("the connection ended".to_owned());
-                    return Err(lost.into());
-                }
-            }
-        }
-    }
 }
 
 async fn mark(vault: &Vault, rows: &[InboxRow]) -> Result<(), CliError> {
@@ -277,13 +238,4 @@ fn lines(printer: &Printer, row: &InboxRow) -> Vec<String> {
         (!line.is_empty()).then_some(line)
     };
     shown(row).into_iter().filter_map(line).collect()
-}
-
-fn pauses() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(FIRST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

@@ -9,10 +9,13 @@
 //! |---|---|
 //! | `addressees` | which devices get a packet, and prekeys for new sessions with them |
 //! | `sealing` | the transactions before the network |
+//! | `flow`, `queue` | many messages over one socket |
 //! | `control` | messages of the protocol itself: heartbeats and retries |
 
 mod addressees;
 mod control;
+mod flow;
+mod queue;
 mod sealing;
 
 use std::borrow::Cow;
@@ -21,11 +24,12 @@ use std::time::Duration;
 
 use nexo_schema::entry;
 use nexo_schema::error::ErrorCode;
-use nexo_schema::http::SendResponse;
+use nexo_schema::http::Receipt;
 use nexo_schema::ids::MsgId;
 
 pub use addressees::Addressees;
 pub use control::settle;
+pub use flow::{Flow, Manner};
 
 use crate::api::ApiError;
 use crate::body::{BodyRefused, Matter};
@@ -160,15 +164,26 @@ pub async fn deliver(
     letter: &Letter<'_>,
     now: u64,
 ) -> Result<Delivered, DeliverError> {
-    let profile = session.profile;
-    let own = profile.identity.account;
-    let conversation = ConversationId::direct(session.trust.origin(), own, to.to.account.id);
-    open_conversation(session, &to.to, conversation).await?;
-    let row = match earlier(profile, conversation, letter)? {
+    let conversation = open(session, to).await?;
+    let row = match earlier(session.profile, conversation, letter)? {
         Some(row) => row,
         None => put(session, to, conversation, letter, now).await?,
     };
     resume(session, to, letter, row, now).await
+}
+
+/// Seals `letter` to `to` and stores it, without sending it.
+///
+/// # Errors
+/// [`DeliverError`].
+pub async fn prepare(
+    session: &Session<'_>,
+    to: &Addressees,
+    letter: &Letter<'_>,
+    now: u64,
+) -> Result<OutboxRow, DeliverError> {
+    let conversation = open(session, to).await?;
+    put(session, to, conversation, letter, now).await
 }
 
 /// Goes on with a stored message: the same bytes, or the receipt if it was acknowledged.
@@ -190,18 +205,16 @@ pub async fn resume(
     })
 }
 
-/// Has the relay open the conversation once; its id must be the one both clients compute.
-async fn open_conversation(
-    session: &Session<'_>,
-    to: &Recipient,
-    conversation: ConversationId,
-) -> Result<(), DeliverError> {
+/// The conversation, which the relay opens once; its id must be the one both clients compute.
+async fn open(session: &Session<'_>, to: &Addressees) -> Result<ConversationId, DeliverError> {
+    let (own, to) = (session.profile.identity.account, &to.to);
+    let conversation = ConversationId::direct(session.trust.origin(), own, to.account.id);
     if to.conversation {
-        return Ok(());
+        return Ok(conversation);
     }
     let opened = tokio::select! {
         biased;
-        done = opened_meanwhile(session.profile, to) => return done,
+        done = opened_meanwhile(session.profile, to) => return done.map(|()| conversation),
         opened = session.member.open_conversation(&to.handle) => opened?,
     };
     let right = wire::conversation(opened.conv_id) == conversation
@@ -210,7 +223,7 @@ async fn open_conversation(
         return Err(DeliverError::Conversation);
     }
     session.profile.vault.write(|tx| tx.set_conversation_open(to.account.id)).await?;
-    Ok(())
+    Ok(conversation)
 }
 
 /// Waits until another process on the same state has opened the conversation.
@@ -239,37 +252,40 @@ async fn post(
     let answer = session.member.post_message(&row.request).await;
     let (row, answer) = match answer.as_ref().err().and_then(ApiError::code) {
         Some(ErrorCode::DeviceListStale) => {
-            let row = reseal(session, to, letter, &row, now).await?;
+            let handle = &to.to.handle;
+            let to = Addressees::find(session, handle, letter.expect, true, now).await?;
+            let row = reseal(session, &to, letter, &row, now).await?;
             let answer = session.member.post_message(&row.request).await;
             (row, answer)
         }
         _ => (row, answer),
     };
     let answer = match answer {
-        Err(error) if is_repeat_of_stateless(session.profile, letter, &error) => {
+        Err(error) if is_repeat_of_stateless(session.profile, letter.key.is_some(), &error) => {
             return Ok(delivered(&row, None, true));
         }
         answer => answer?,
     };
-    let sth_index = receipt(session, &answer, row.envelope, now).await?;
+    let sth_index = verified(session, answer.receipt.as_ref(), row.envelope, now).await?;
     session.profile.vault.write(|tx| tx.set_sent(&row.msg_id, sth_index)).await?;
     Ok(delivered(&row, Some(sth_index), again || answer.duplicate))
 }
 
 /// Without an outbox the bytes of the first try are gone: the relay's refusal of other bytes
 /// under the same id says that it has the message (e2ee 2.13).
-fn is_repeat_of_stateless(profile: &Profile, letter: &Letter<'_>, error: &ApiError) -> bool {
+fn is_repeat_of_stateless(profile: &Profile, keyed: bool, error: &ApiError) -> bool {
     let conflict = error.code() == Some(ErrorCode::IdempotencyConflict);
-    conflict && profile.is_stateless() && letter.key.is_some()
+    conflict && profile.is_stateless() && keyed
 }
 
-async fn receipt(
+/// Where a message is in the log, by the receipt that came with its acknowledgement.
+async fn verified(
     session: &Session<'_>,
-    answer: &SendResponse,
+    receipt: Option<&Receipt>,
     envelope: EnvelopeHash,
     now: u64,
 ) -> Result<u64, DeliverError> {
-    let receipt = answer.receipt.as_ref().ok_or(DeliverError::NoReceipt)?;
+    let receipt = receipt.ok_or(DeliverError::NoReceipt)?;
     let leaf = entry::message(envelope.as_bytes());
     Ok(verify_receipt(&session.trust, receipt, "the message", &leaf, now).await?)
 }

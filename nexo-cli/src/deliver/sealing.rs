@@ -12,13 +12,13 @@ use crate::api::ApiError;
 use crate::body::{self, AD, Draft};
 use crate::clock;
 use crate::e2ee::{
-    Address, ConversationId, Fanout, FanoutRandomness, MessageId, Outgoing, SealedMessage,
-    seal_fanout,
+    AccountId, Address, ConversationId, Fanout, FanoutRandomness, MessageId, Outgoing,
+    SealedMessage, seal_fanout,
 };
 use crate::profile::{Profile, Session};
 use crate::random;
 use crate::trust::{RosterEntry, TrustError};
-use crate::vault::{Counters, NewOutbox, OutboxRow, Tx, VaultError};
+use crate::vault::{Counters, NewOutbox, OutboxRow, OutboxState, Tx, VaultError};
 use crate::wire;
 
 /// A message and the place it goes to.
@@ -40,51 +40,85 @@ pub(super) async fn put(
     letter: &Letter<'_>,
     now: u64,
 ) -> Result<OutboxRow, DeliverError> {
+    let rows = put_all(session, to, conversation, std::slice::from_ref(letter), now).await?;
+    rows.into_iter().next().ok_or(lost().into())
+}
+
+/// As [`put`], for several letters that are sent in this order: all of them in one transaction,
+/// or none.
+pub(super) async fn put_all(
+    session: &Session<'_>,
+    to: &Addressees,
+    conversation: ConversationId,
+    letters: &[Letter<'_>],
+    now: u64,
+) -> Result<Vec<OutboxRow>, DeliverError> {
     let profile = session.profile;
-    let message = match letter.key {
-        Some(key) => MessageId::for_idempotency_key(&profile.identity.idem, conversation, key),
-        None => MessageId::from_bytes(MsgId::timed(clock::millis(), random::array()?)),
-    };
-    let msg_id = wire::message_out(message);
-    let ends = ready(session, to, conversation, letter.oneshot, now).await?;
+    let mut messages = Vec::with_capacity(letters.len());
+    for letter in letters {
+        messages.push(match letter.key {
+            Some(key) => MessageId::for_idempotency_key(&profile.identity.idem, conversation, key),
+            None => MessageId::from_bytes(MsgId::timed(clock::millis(), random::array()?)),
+        });
+    }
+    let oneshot = letters.iter().any(|letter| letter.oneshot);
+    let ends = ready(session, to, conversation, oneshot, now).await?;
     let roster = to.roster();
-    let place =
-        Place { conversation, message, to: &to.to.handle, ends: &ends, roster: &roster, now };
-    let stored = letter.stored();
     profile
         .vault
         .write(|tx| {
-            // Another process with the same key may have been faster.
-            if let Some(row) = tx.outbox(&msg_id)? {
-                let same = row.text.as_ref().is_some_and(|text| **text == *stored);
-                return if same { Ok(row) } else { Err(DeliverError::OtherText) };
+            let mut rows = Vec::with_capacity(letters.len());
+            for (letter, &message) in letters.iter().zip(&messages) {
+                let (to, ends, roster) = (&to.to, &ends[..], &roster[..]);
+                let handle = &to.handle;
+                let place = Place { conversation, message, to: handle, ends, roster, now };
+                rows.push(put_one(profile, tx, &place, to.account.id, letter)?);
             }
-            let counters = tx.take_counters(conversation)?;
-            let sealed = seal(profile, tx, &place, letter, &counters)?;
-            let dseq = (!profile.is_stateless()).then_some(counters.dseq);
-            let request = request(conversation, &msg_id, &sealed, dseq)?;
-            tx.put_outbox(&NewOutbox {
-                msg_id: &msg_id,
-                conversation,
-                peer: to.to.account.id,
-                peer_handle: &to.to.handle,
-                dseq,
-                cseq: counters.cseq,
-                envelope: sealed.envelope,
-                request: &request,
-                text: &stored,
-                control: letter.is_control(),
-                created_at: now,
-            })?;
             tx.wipe_old_keys(now)?;
-            tx.outbox(&msg_id)?.ok_or(lost().into())
+            Ok(rows)
         })
         .await
 }
 
+fn put_one(
+    profile: &Profile,
+    tx: &mut Tx<'_>,
+    place: &Place<'_>,
+    peer: AccountId,
+    letter: &Letter<'_>,
+) -> Result<OutboxRow, DeliverError> {
+    let (msg_id, stored) = (wire::message_out(place.message), letter.stored());
+    // Another process with the same key may have been faster.
+    if let Some(row) = tx.outbox(&msg_id)? {
+        if matches!(row.state, OutboxState::Deleted { .. }) {
+            return Err(DeliverError::Deleted);
+        }
+        let same = row.text.as_ref().is_some_and(|text| **text == *stored);
+        return if same { Ok(row) } else { Err(DeliverError::OtherText) };
+    }
+    let counters = tx.take_counters(place.conversation)?;
+    let sealed = seal(profile, tx, place, letter, &counters)?;
+    let dseq = (!profile.is_stateless()).then_some(counters.dseq);
+    let request = request(place.conversation, &msg_id, &sealed, dseq)?;
+    tx.put_outbox(&NewOutbox {
+        msg_id: &msg_id,
+        conversation: place.conversation,
+        peer,
+        peer_handle: place.to,
+        dseq,
+        cseq: counters.cseq,
+        envelope: sealed.envelope,
+        request: &request,
+        text: &stored,
+        control: letter.is_control(),
+        created_at: place.now,
+    })?;
+    tx.outbox(&msg_id)?.ok_or(lost().into())
+}
+
 /// The relay refused the envelope because devices had changed, and keeps nothing of it: the same
-/// message under the same id and counters, in a new envelope and under new message keys. Not if
-/// another process has put one there.
+/// message under the same id and counters, in a new envelope and under new message keys, to the
+/// devices as they are now. Not if another process has put one there.
 pub(super) async fn reseal(
     session: &Session<'_>,
     to: &Addressees,
@@ -92,14 +126,13 @@ pub(super) async fn reseal(
     row: &OutboxRow,
     now: u64,
 ) -> Result<OutboxRow, DeliverError> {
-    let to = Addressees::find(session, &to.to.handle, letter.expect, true, now).await?;
     if to.to.account.id != row.peer {
         return Err(DeliverError::Conversation);
     }
     let profile = session.profile;
     let message = wire::message(&row.msg_id)
         .ok_or(VaultError::Corrupt { table: "outbox", what: "a message id" })?;
-    let ends = ready(session, &to, row.conversation, letter.oneshot, now).await?;
+    let ends = ready(session, to, row.conversation, letter.oneshot, now).await?;
     let (conversation, handle, roster) = (row.conversation, &to.to.handle, to.roster());
     let place = Place { conversation, message, to: handle, ends: &ends, roster: &roster, now };
     profile

@@ -223,7 +223,7 @@ impl Said<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::e2ee::keys::DeviceSecret;
+    use crate::e2ee::keys::{DeviceSecret, DhPublic};
     use crate::e2ee::prekey::{SignedFallback, SignedOneTime, Validity};
 
     const ORIGIN: &str = "relay.example.org";
@@ -264,6 +264,56 @@ mod tests {
             assert_ne!(other.transcript(), hers.transcript());
             assert_ne!(other.root_key(), hers.root_key());
             assert_ne!(other.session_id(), hers.session_id());
+        }
+    }
+
+    fn dh(secret: &DhSecret, public: &DhPublic) -> Zeroizing<[u8; 32]> {
+        secret.agree(public).unwrap()
+    }
+
+    #[test]
+    fn b2_a_leaked_identity_key_of_bobs_lets_nobody_pose_as_alice() {
+        let (alice, bob) = (DeviceSecret::from_seed(&[1; 32]), DeviceSecret::from_seed(&[2; 32]));
+        let secret = FallbackSecret::from_seeds(7, [3; 32], [4; 64]);
+        let prekey = fallback(&bob, &secret);
+        let (hers, his) = (alice.public(), bob.public());
+        let from = Party { account: account(1), device: hers };
+        let me = LocalParty { account: account(2), secret: &bob };
+        // Mallory has Bob's device key and all that is public. She says, word for word, what
+        // Alice would say.
+        let (ephemeral, spk) = (DhSecret::from_bytes([5; 32]), prekey.keys());
+        let (ciphertext, shared) = MlKem768::encapsulate(&spk.kem, &[6; 32]);
+        let block = PrekeyBlock {
+            ephemeral: ephemeral.public(),
+            fallback_id: spk.id,
+            one_time_id: None,
+            ciphertext,
+        };
+        let said = Said { origin: ORIGIN, from, to: me.party() };
+        let transcript = said.transcript(&block, spk, None);
+        let bobs = respond(ORIGIN, &from, &me, &secret, None, &block).unwrap();
+        assert_eq!(*bobs.transcript(), transcript);
+        let (dh2, dh3) = (dh(&ephemeral, &his.dh_public()), dh(&ephemeral, &spk.dh));
+        let keys = |first: Zeroizing<[u8; 32]>| {
+            let rest = [first, dh2.clone(), dh3.clone(), shared.clone()];
+            Handshake::derive(transcript, &rest)
+        };
+        // What she lacks is DH1, for which it takes Alice's key or the secret of the prekey.
+        let by_alice = keys(dh(&alice.dh_secret(), &spk.dh));
+        assert_eq!(by_alice.root_key(), bobs.root_key(), "all the rest is right");
+        let leaked = bob.dh_secret();
+        for guess in [
+            dh(&leaked, &hers.dh_public()),
+            dh(&leaked, &spk.dh),
+            dh(&leaked, &ephemeral.public()),
+            dh(&ephemeral, &hers.dh_public()),
+            dh2.clone(),
+            dh3.clone(),
+            Zeroizing::new([0; 32]),
+        ] {
+            let keys = keys(guess);
+            assert_ne!(keys.root_key(), bobs.root_key());
+            assert_ne!(keys.continuity_key(), bobs.continuity_key());
         }
     }
 

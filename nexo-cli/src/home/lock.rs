@@ -1,5 +1,6 @@
 //! Taking turns with other processes on the same directory.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -37,6 +38,7 @@ pub enum LockError {
 pub struct StateLock {
     path: PathBuf,
     patience: Duration,
+    longest: Cell<Duration>,
 }
 
 /// The lock, held until dropped.
@@ -47,7 +49,13 @@ impl StateLock {
     /// The lock of `home`; waiting for it ends after `patience`.
     #[must_use]
     pub fn of(home: &Home, patience: Duration) -> Self {
-        Self { path: home.file("state.lock"), patience }
+        Self { path: home.file("state.lock"), patience, longest: Cell::default() }
+    }
+
+    /// The longest wait for it so far.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.longest.get()
     }
 
     /// Takes the lock. Never hold it across the network or a prompt.
@@ -72,6 +80,7 @@ impl StateLock {
                 Err(TryLockError::Error(e)) => return Err(e.into()),
             }
         }
+        self.longest.set(self.longest.get().max(start.elapsed()));
         // For the message of those who wait; fixed width, so a shorter pid leaves nothing over.
         file.rewind()?;
         file.write_all(format!("{:<10}\n", std::process::id()).as_bytes())?;
@@ -127,6 +136,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(held);
+        assert_eq!(lock.longest_wait().as_millis(), 0, "what was given up is no wait that ended");
         lock.take().await.unwrap();
         assert_eq!(home.file("state.lock").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::options::named;
 pub use lock::{Held, LockError, StateLock};
 use mounts::refuse_network_fs;
 use nexo_schema::bytes::enc;
@@ -37,7 +38,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     /// The file system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", named(path))]
     Io {
         /// What was touched.
         path: PathBuf,
@@ -45,7 +46,7 @@ pub enum HomeError {
         source: std::io::Error,
     },
     /// Others can read or write it.
-    #[error("{} is open to others (mode {mode:04o})", path.display())]
+    #[error("{} is open to others (mode {mode:04o})", named(path))]
     Open {
         /// The file or directory.
         path: PathBuf,

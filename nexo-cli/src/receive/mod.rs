@@ -1,18 +1,20 @@
-//! From the relay's pages to the inbox: verify first, then decrypt and store at once (e2ee 2.12).
+//! From the relay's pages, and from a socket, to the inbox: verify first, then decrypt and store
+//! at once (e2ee 2.12).
 //!
 //! What only a lying relay can cause (an item that is not in the log) ends the run and moves
 //! nothing. What a sender can cause (rubbish, an unknown version, a wrong name) becomes an
 //! `undecryptable` row with its reason, and the stream goes on.
-
 //!
 //! | file | does |
 //! |---|---|
 //! | `message`, `deletion` | verify an item, with the network |
 //! | `open` | opens a message in the transaction that stores it |
 //! | `again` | takes messages that did not open and were sent again |
+//! | `live` | takes messages from a socket as they come |
 
 mod again;
 mod deletion;
+mod live;
 mod message;
 mod open;
 mod unreadable;
@@ -23,13 +25,14 @@ use nexo_schema::ids::MsgId;
 use crate::api::{ApiError, path};
 use crate::e2ee::{AccountId, EnvelopeHash};
 use crate::profile::Session;
-use crate::trust::gossip::{self, settle};
+use crate::trust::gossip::{self, Speaker, settle};
 use crate::trust::{Hash, PeerError, TrustError};
 use crate::vault::{HeldHead, NewInbox, Target, Tx, VaultError};
 use open::{Heard, Outcome, Reader, Verified};
 use unreadable::Unreadable;
 
 pub use again::take_again;
+pub use live::{Live, News};
 
 /// Items asked for at a time: full pages of 64 KiB messages stay in bounds.
 const PAGE: u32 = 200;
@@ -51,7 +54,7 @@ pub enum ReceiveError {
     /// The local state.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// A page that cannot be one.
+    /// A page that cannot be one, or items of a socket that cannot follow each other.
     #[error("the relay's page of messages {0}")]
     Page(&'static str),
 }
@@ -95,7 +98,7 @@ pub async fn sync(
         if page.items.last().is_some_and(|item| item.sth_index > head.size) {
             return Err(ReceiveError::Page("shows what its head does not hold"));
         }
-        let moved = store_page(session, &page, &head, cursor, warn, now).await?;
+        let moved = store_items(session, &page.items, &head, cursor, warn, now).await?;
         // What the messages said of the log is proved once they are safe.
         settle(&session.trust, now).await?;
         if moved && !page.more {
@@ -107,13 +110,7 @@ pub async fn sync(
 
 /// In log order, behind the cursor, and getting somewhere.
 fn check_page(page: &Page, cursor: u64) -> Result<(), ReceiveError> {
-    let mut last = cursor;
-    for item in &page.items {
-        if item.sth_index <= last {
-            return Err(ReceiveError::Page("is out of order"));
-        }
-        last = item.sth_index;
-    }
+    let last = in_order(&page.items, cursor)?;
     if page.next < last || (page.more && page.next == cursor) {
         return Err(ReceiveError::Page("does not lead on"));
     }
@@ -121,10 +118,24 @@ fn check_page(page: &Page, cursor: u64) -> Result<(), ReceiveError> {
     if page.next > last { Err(ReceiveError::Page("skips what it does not show")) } else { Ok(()) }
 }
 
-/// Takes the items of a page, some at a time; `false` if another process has moved the cursor.
-async fn store_page(
+/// The position of the last item; each has to be behind the one before, and the first behind
+/// `cursor`.
+fn in_order(items: &[Item], cursor: u64) -> Result<u64, ReceiveError> {
+    let mut last = cursor;
+    for item in items {
+        if item.sth_index <= last {
+            return Err(ReceiveError::Page("is out of order"));
+        }
+        last = item.sth_index;
+    }
+    Ok(last)
+}
+
+/// Takes items that lead to `head`, some at a time; `false` if another process has moved the
+/// cursor.
+async fn store_items(
     session: &Session<'_>,
-    page: &Page,
+    items: &[Item],
     head: &HeldHead,
     mut cursor: u64,
     warn: &dyn Fn(&str),
@@ -133,7 +144,7 @@ async fn store_page(
     let origin = session.trust.origin();
     let profile = session.profile;
     let reader = Reader { identity: &profile.identity, origin, now, on_reset: profile.on_reset };
-    for items in page.items.chunks(AT_ONCE) {
+    for items in items.chunks(AT_ONCE) {
         let mut taken = Vec::with_capacity(items.len());
         for item in items {
             taken.push(take(session, item, head, now).await?);
@@ -204,8 +215,16 @@ fn store_message(
 /// Compares what opened messages said of the log and of accounts with what is known here.
 async fn hear(session: &Session<'_>, heard: &[Heard], now: u64) -> Result<(), ReceiveError> {
     let (trust, member) = (&session.trust, &session.member);
-    for Heard { from, gossip } in heard {
-        if let Err(error) = gossip::heard(trust, member, gossip, from.as_str(), now).await {
+    let own = session.profile.identity.account;
+    let mut before = None;
+    for Heard { from, account, gossip } in heard {
+        // Who sends much at once says the same in all of it.
+        if before.replace((from, gossip)) == Some((from, gossip)) {
+            continue;
+        }
+        let account = (*account != own).then_some(*account);
+        let from = Speaker { handle: from.as_str(), account };
+        if let Err(error) = gossip::heard(trust, member, gossip, from, now).await {
             // That an account cannot be looked at again is not the message's fault.
             let _ = unverified(error)?;
         }

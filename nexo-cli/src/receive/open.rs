@@ -11,8 +11,9 @@ use crate::body::{self, Content, Control};
 use crate::e2ee::arrival::Opened;
 use crate::e2ee::envelope::RecipientHash;
 use crate::e2ee::{
-    Arrival, Incoming, KeyPacket, MessageContext, MessageId, Nature, OnReset, Packet, Party, Peer,
-    PrekeySecrets, SessionEvent, SessionPacket, open_handshake, open_in_session, open_oneshot,
+    AccountId, Arrival, Incoming, KeyPacket, MessageContext, MessageId, Nature, OnReset, Packet,
+    Party, Peer, PrekeySecrets, SessionEvent, SessionPacket, open_handshake, open_in_session,
+    open_oneshot,
 };
 use crate::identity::Identity;
 use crate::trust::gossip::Gossip;
@@ -56,6 +57,7 @@ pub(super) struct Outcome {
 /// What a sender saw of the log and of accounts.
 pub(super) struct Heard {
     pub(super) from: Handle,
+    pub(super) account: AccountId,
     pub(super) gossip: Gossip,
 }
 
@@ -278,7 +280,8 @@ impl Reader<'_> {
 fn read(verified: &Verified, body: &[u8]) -> Result<Said, Unreadable> {
     let from = verified.row.sender_handle.as_ref().ok_or(Unreadable::Device)?;
     let content = body::read(body, &verified.ad, from)?;
-    let heard = Heard { from: from.clone(), gossip: Gossip::read(body) };
+    let (from, account) = (from.clone(), verified.sender.account);
+    let heard = Heard { from, account, gossip: Gossip::read(body) };
     Ok(Said { content, heard, event: None })
 }
 

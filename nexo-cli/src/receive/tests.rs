@@ -22,7 +22,7 @@ use nexo_schema::ids::{ConvId, DeviceId, Handle};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-fn item(index: u64) -> Item {
+pub(super) fn item(index: u64) -> Item {
     Item {
         msg_id: MsgId::parse(&format!("m{index}")).unwrap(),
         conv_id: ConvId([1; 32]),

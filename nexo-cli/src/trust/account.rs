@@ -22,7 +22,7 @@ use super::policy::PinMode;
 use crate::api::{ApiError, Member};
 use crate::clock;
 use crate::e2ee::{AccountId, Capabilities, ConversationId, DeviceId, account_fingerprint};
-use crate::vault::{HeldHead, Peer, Served};
+use crate::vault::{HeldHead, Peer, Served, Told};
 use crate::wire;
 
 /// How long a chain and prekeys that were verified serve without being asked for again, seconds
@@ -71,7 +71,8 @@ pub struct Sender {
 /// account that is accepted, and moves the pin to it.
 ///
 /// # Errors
-/// [`PeerError`]; also if no device of it can be written to.
+/// [`PeerError`]; also if no device of it can be written to, or if it said of itself what the
+/// relay does not show.
 pub async fn recipient_of<S: LogSource>(
     trust: &LogTrust<'_, S>,
     member: &Member<'_>,
@@ -81,11 +82,31 @@ pub async fn recipient_of<S: LogSource>(
     now: u64,
 ) -> Result<Recipient, PeerError> {
     let mut found = account_with_devices(trust, member, handle, expect, refresh, now).await?;
-    if found.devices.is_empty() && !refresh {
-        // What is remembered may be from before its first prekey.
+    let mut hidden = hidden(trust, &found.account).await?;
+    if (found.devices.is_empty() || hidden.is_some()) && !refresh {
+        // What is remembered may be from before its first prekey, or before what it said since.
         found = account_with_devices(trust, member, handle, expect, true, now).await?;
+        hidden = self::hidden(trust, &found.account).await?;
+    }
+    if let Some(told) = hidden {
+        return Err(PeerError::Hidden { handle: handle.to_string(), seq: told.seq });
     }
     if found.devices.is_empty() { Err(unreachable(&found.account)) } else { Ok(found) }
+}
+
+/// What an account said of itself and its chain here does not have.
+async fn hidden<S: LogSource>(
+    trust: &LogTrust<'_, S>,
+    account: &Account,
+) -> Result<Option<Told>, PeerError> {
+    let Some(told) = trust.vault().read(|tx| tx.told(account.id))? else { return Ok(None) };
+    let chain = trust.vault().read(|tx| tx.chain(account.id))?;
+    let here = usize::try_from(told.seq).ok().and_then(|seq| chain.get(seq));
+    if here.is_none_or(|event| event.signed.event_hash() != told.hash) {
+        return Ok(Some(told));
+    }
+    trust.vault().write(|tx| tx.forget_told(account.id)).await?;
+    Ok(None)
 }
 
 /// As [`recipient_of`], but for an account that may have nobody to write to.
@@ -283,7 +304,7 @@ fn sender_at(
     Ok(Sender { account, device, grant })
 }
 
-/// As [`sender_at`], with the time of the earliest head that covers the place, asked for only
+/// As `sender_at`, with the time of the earliest head that covers the place, asked for only
 /// where it matters. `head` covers it.
 ///
 /// # Errors

@@ -218,6 +218,11 @@ async fn b13_every_lie_about_an_account_is_refused() {
         assert!(Client::new(&log).sees(&bundle, "bob", None).await.is_err(), "{name}");
     }
     assert!(Client::new(&log).sees(&honest, "alice", None).await.is_err(), "somebody else");
+    // What the relay computes of a key is compared and never used.
+    let mut wrong = honest.clone();
+    wrong.devices[0].x25519_pub = to_base64(&[9; 32]);
+    let refused = Client::new(&log).sees(&wrong, "bob", None).await;
+    assert!(matches!(refused, Err(PeerError::WrongX25519(_))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -284,6 +289,35 @@ async fn e7_a_revocation_that_was_seen_cannot_be_hidden_again() {
     // Under the head of then it is merely old: an answer that was overtaken.
     let overtaken = client.recipient(&early).await.unwrap();
     assert_eq!(overtaken.account.length, 3, "and what is known stays known");
+}
+
+#[tokio::test]
+async fn e7_what_an_account_said_of_itself_has_to_be_shown() {
+    let log = log_with_noise();
+    let mut bob = Owner::new(&log, "bob", 2);
+    let phone = bob.add(&log, 3, caps::SEND | caps::RECV, 0);
+    let client = Client::new(&log);
+    let before = client.recipient(&bob.bundle(&log)).await.unwrap().account;
+    let trust = client.trust();
+    let early = Told { seq: 1, hash: bob.events[1].signed.event_hash() };
+    client.vault.write(|tx| tx.set_told(before.id, early)).await.unwrap();
+    assert_eq!(hidden(&trust, &before).await.unwrap(), None, "that is known");
+    assert_eq!(client.vault.read(|tx| tx.told(before.id)).unwrap(), None, "and forgotten");
+    // An event that is not there yet, and an event of which there is another one.
+    bob.revoke(&log, phone);
+    let said = Told { seq: 2, hash: bob.events[2].signed.event_hash() };
+    let other = Told { seq: 3, hash: [9; 32] };
+    for told in [said, other] {
+        client.vault.write(|tx| tx.set_told(before.id, told)).await.unwrap();
+        assert_eq!(hidden(&trust, &before).await.unwrap(), Some(told));
+    }
+    client.vault.write(|tx| tx.forget_told(before.id)).await.unwrap();
+    client.vault.write(|tx| tx.set_told(before.id, said)).await.unwrap();
+    let after = client.recipient(&bob.bundle(&log)).await.unwrap().account;
+    assert_eq!(hidden(&trust, &after).await.unwrap(), None);
+    let forked = Told { seq: 2, hash: [9; 32] };
+    client.vault.write(|tx| tx.set_told(after.id, forked)).await.unwrap();
+    assert_eq!(hidden(&trust, &after).await.unwrap(), Some(forked), "another event");
 }
 
 #[tokio::test]

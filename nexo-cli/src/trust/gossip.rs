@@ -19,7 +19,7 @@ use super::chain::Account;
 use super::log::{LogSource, LogTrust, TrustError};
 use crate::api::{ApiError, Member};
 use crate::e2ee::{AccountId, account_fingerprint};
-use crate::vault::{HeardHead, HeldHead, Tx};
+use crate::vault::{HeardHead, HeldHead, Told, Tx};
 
 /// Seconds after which a head that the relay has not proved is an incident.
 const PROOF_WITHIN: u64 = 24 * 3600;
@@ -81,8 +81,20 @@ pub fn gossip_out(accounts: &[&Account]) -> Vec<RosterEntry> {
     roster
 }
 
+/// Who says something in a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Speaker<'a> {
+    /// How to name it.
+    pub handle: &'a str,
+    /// Its account, unless it is the own one. What such an account says of itself is believed
+    /// against the relay.
+    pub account: Option<AccountId>,
+}
+
 /// Hears what a verified message says. The head waits for [`settle`], unless it contradicts the
-/// one held at once.
+/// one held at once. What the sender says of its own chain and the relay does not show is kept:
+/// until it is shown, nothing is sent to that account ([`super::recipient_of`]). An account that
+/// lies there cuts off itself and nobody else.
 ///
 /// # Errors
 /// [`PeerError::Trust`] with [`TrustError::SplitView`] for proof of two histories; what is
@@ -91,7 +103,7 @@ pub async fn heard<S: LogSource>(
     trust: &LogTrust<'_, S>,
     member: &Member<'_>,
     gossip: &Gossip,
-    from: &str,
+    from: Speaker<'_>,
     now: u64,
 ) -> Result<(), PeerError> {
     if let Some(note) = &gossip.sth {
@@ -109,7 +121,11 @@ pub async fn heard<S: LogSource>(
         }
         let left = trust.vault().read(|tx| self::doubts(tx, &gossip.roster))?;
         if let Some(left) = left.into_iter().find(|left| left.account == doubt.account) {
-            trust.notice(left.told(from));
+            trust.notice(left.told(from.handle));
+            if from.account == Some(left.account) {
+                let told = Told { seq: left.seq, hash: left.hash };
+                trust.vault().write(|tx| tx.set_told(left.account, told)).await?;
+            }
         }
     }
     Ok(())
@@ -198,6 +214,8 @@ struct Doubt {
     known: usize,
     /// The number of the event that the sender names.
     seq: u64,
+    /// The hash of that event.
+    hash: [u8; 32],
     /// Whether there is another event here under that number.
     forked: bool,
 }
@@ -235,7 +253,7 @@ fn doubts(tx: &mut Tx<'_>, roster: &[RosterEntry]) -> Result<Vec<Doubt>, PeerErr
         let here = usize::try_from(*seq).ok().and_then(|seq| chain.get(seq));
         let forked = here.is_some_and(|event| event.signed.event_hash() != hash);
         if forked || here.is_none() {
-            doubts.push(Doubt { account, known: chain.len(), seq: *seq, forked });
+            doubts.push(Doubt { account, known: chain.len(), seq: *seq, hash, forked });
         }
     }
     Ok(doubts)

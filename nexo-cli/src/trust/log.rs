@@ -17,9 +17,6 @@ pub const MAX_AGE: u64 = 24 * 3600;
 /// How far a time signature may be ahead of this machine's clock, seconds.
 const MAX_AHEAD: u64 = 300;
 
-/// Sizes that are tried for an early head: only the end of each batch was signed.
-const HEADS_TRIED: u64 = 16;
-
 /// Where heads, keys and proofs come from. Two implementers: the relay, and the tests' log that
 /// can lie.
 #[expect(async_fn_in_trait, reason = "one thread; no caller needs the futures to be Send")]
@@ -30,8 +27,9 @@ pub trait LogSource {
     async fn log_keys(&self) -> Result<Vec<u8>, ApiError>;
     /// The consistency proof between two sizes, 1 <= from <= to.
     async fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, ApiError>;
-    /// The note of the head that was signed at a size; `None` if none was.
-    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError>;
+    /// The note of the first head whose tree has the entry at a position, from 1; `None` if none
+    /// has.
+    async fn head_covering(&self, sth_index: u64) -> Result<Option<Vec<u8>>, ApiError>;
     /// The audit path of a leaf (from 0) under the head of a size.
     async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ApiError>;
 }
@@ -301,8 +299,8 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         held.map(|head| head.time).ok_or(TrustError::NoTime)
     }
 
-    /// When what stands at `sth_index` was in the log for sure: the time of the smallest head that
-    /// covers it and can be had, else of `head`.
+    /// When what stands at `sth_index` was in the log for sure: the time of the first head that
+    /// covers it, if it can be had, else of `head`.
     ///
     /// # Errors
     /// [`TrustError`].
@@ -312,14 +310,11 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         head: &HeldHead,
         now: u64,
     ) -> Result<u64, TrustError> {
-        for size in sth_index..head.size.min(sth_index.saturating_add(HEADS_TRIED)) {
-            if let Some(note) = self.source.head_at(size).await? {
-                let earlier = self.open(&note).await?;
-                self.compare(head, &earlier, None, now).await?;
-                return Ok(earlier.time);
-            }
-        }
-        Ok(head.time)
+        let Some(note) = self.source.head_covering(sth_index).await? else { return Ok(head.time) };
+        let first = self.open(&note).await?;
+        self.compare(head, &first, None, now).await?;
+        let covers = first.size >= sth_index;
+        Ok(if covers { first.time.min(head.time) } else { head.time })
     }
 
     async fn keep(&self, held: Option<&HeldHead>, head: &HeldHead) -> Result<bool, TrustError> {

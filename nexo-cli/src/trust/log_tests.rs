@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::trust::testlog::TestLog;
+use nexo_schema::error::{ErrorCode, Problem};
 
 fn log_of(size: u8) -> TestLog {
     let log = TestLog::new("relay.example.test");
@@ -82,6 +83,103 @@ async fn e9_a_fork_behind_a_larger_size_has_no_proof() {
     assert_eq!(trust.held_size().unwrap(), 4, "a head that cannot be proven is not kept");
 }
 
+/// A relay that shows a head of a log, and proves it with what a test says.
+struct Proving<'a> {
+    log: &'a TestLog,
+    note: String,
+    proof: Option<Vec<Hash>>,
+}
+
+impl LogSource for Proving<'_> {
+    async fn checkpoint(&self) -> Result<Vec<u8>, ApiError> {
+        Ok(self.note.clone().into_bytes())
+    }
+
+    async fn log_keys(&self) -> Result<Vec<u8>, ApiError> {
+        self.log.log_keys().await
+    }
+
+    async fn consistency(&self, _: u64, _: u64) -> Result<Vec<Hash>, ApiError> {
+        let absent = || ApiError::Refused(Problem::new(ErrorCode::NotFound, "no such proof"));
+        self.proof.clone().ok_or_else(absent)
+    }
+
+    async fn head_covering(&self, sth_index: u64) -> Result<Option<Vec<u8>>, ApiError> {
+        self.log.head_covering(sth_index).await
+    }
+
+    async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ApiError> {
+        LogSource::inclusion(self.log, index, size).await
+    }
+}
+
+#[tokio::test]
+async fn e9_a_proof_that_is_missing_wrong_or_for_other_sizes_proves_nothing() {
+    let (log, vault) = (log_of(5), Vault::in_memory().unwrap());
+    let key = log.key();
+    LogTrust::new(&log, &vault, &key, None, None).fetch_head(log.now()).await.unwrap();
+    log.append(b"more");
+    log.append(b"and more");
+    let right = log.consistency(5, 7).await.unwrap();
+    let other = async |from, to| log.consistency(from, to).await.unwrap();
+    let mut bent = right.clone();
+    bent[0][31] ^= 1;
+    let wrong = [
+        Vec::new(),
+        right[1..].to_vec(),
+        right[..right.len() - 1].to_vec(),
+        [&right[..], &right[..1]].concat(),
+        right.iter().rev().copied().collect(),
+        bent,
+        other(4, 7).await,
+        other(5, 6).await,
+        vec![[0; 32]; 64],
+    ];
+    let note = log.note(7);
+    for proof in wrong.iter().cloned().map(Some).chain([None]) {
+        let liar = Proving { log: &log, note: note.clone(), proof };
+        let trust = LogTrust::new(&liar, &vault, &key, None, None);
+        let fetched = trust.fetch_head(log.now()).await;
+        let inconsistent =
+            matches!(fetched, Err(TrustError::Inconsistent { held: 5, shown: 7, .. }));
+        assert!(inconsistent, "{:?}: {fetched:?}", liar.proof);
+        let along = liar.proof.clone().map(|proof| (5, proof));
+        assert!(trust.accept(note.as_bytes(), along, log.now()).await.is_err());
+        assert_eq!(trust.held_size().unwrap(), 5);
+    }
+    // Heads of sizes that no proof leads to: none at all, and more than any log has.
+    for size in [0, 1 << 63, u64::MAX] {
+        for proof in [right.clone(), Vec::new(), vec![[0; 32]; 64]] {
+            let note = log.note_of(size, &[7; 32]);
+            let liar = Proving { log: &log, note, proof: Some(proof) };
+            let trust = LogTrust::new(&liar, &vault, &key, None, None);
+            assert!(trust.fetch_head(log.now()).await.is_err(), "{size}");
+            assert_eq!(trust.held_size().unwrap(), 5);
+        }
+    }
+    let honest = Proving { log: &log, note, proof: Some(right) };
+    let trust = LogTrust::new(&honest, &vault, &key, None, None);
+    assert_eq!(trust.fetch_head(log.now()).await.unwrap().size, 7);
+}
+
+#[tokio::test]
+async fn h14_a_clock_that_goes_back_a_year_stops_and_forgets_nothing() {
+    let (log, vault) = (log_of(3), Vault::in_memory().unwrap());
+    let key = log.key();
+    let trust = LogTrust::new(&log, &vault, &key, None, None);
+    let held = trust.fetch_head(log.now()).await.unwrap();
+    let past = log.now() - 365 * 86_400;
+    for _ in 0..2 {
+        let ahead = trust.fetch_head(past).await;
+        assert!(matches!(ahead, Err(TrustError::Ahead { .. })), "{ahead:?}");
+    }
+    log.append(b"more");
+    assert!(trust.fetch_head(past).await.is_err());
+    assert_eq!(vault.read(|tx| tx.newest_head()).unwrap(), Some(held));
+    assert_eq!(trust.relay_time().unwrap(), log.now(), "the log's clock is the one that counts");
+    assert_eq!(trust.fetch_head(log.now()).await.unwrap().size, 4);
+}
+
 #[tokio::test]
 async fn e13_a_log_that_went_back_is_refused() {
     let (log, vault) = (log_of(4), Vault::in_memory().unwrap());
@@ -151,7 +249,7 @@ async fn an_entry_is_as_old_as_the_first_head_that_covers_it() {
     let trust = LogTrust::new(&log, &vault, &key, None, None);
     let head = trust.fetch_head(log.now()).await.unwrap();
     log.batch_time.set(Some(log.now() - 5000));
-    for (place, age) in [(3, 5000), (4, 5000), (5, 0), (6, 0)] {
+    for (place, age) in [(3, 5000), (4, 5000), (5, 5000), (6, 5000), (7, 0)] {
         let time = trust.time_of(place, &head, log.now()).await.unwrap();
         assert_eq!(log.now() - time, age, "entry {place}");
     }

@@ -57,6 +57,17 @@ pub enum PeerError {
         /// Where both were written down.
         evidence: Option<PathBuf>,
     },
+    /// The account named an event of its own chain that the relay does not show.
+    #[error(
+        "the relay hides event {seq} of {handle}, which {handle} named in a message: a device may \
+         have been revoked"
+    )]
+    Hidden {
+        /// Whose.
+        handle: String,
+        /// The event, from 0.
+        seq: u64,
+    },
     /// Devices of the own account that nobody confirmed here.
     #[error("this account has devices that nobody confirmed here: {devices}{}", kept(.evidence))]
     Intruder {

@@ -87,8 +87,12 @@ impl TestLog {
 
     /// The signed checkpoint of the first `size` entries.
     pub(crate) fn note(&self, size: u64) -> String {
-        let root = root(&self.leaves.borrow()[..usize::try_from(size).unwrap()]);
-        let text = format!("{}\n{size}\n{}\n", self.origin, to_base64(&root));
+        self.note_of(size, &root(&self.leaves.borrow()[..usize::try_from(size).unwrap()]))
+    }
+
+    /// A signed checkpoint of any size and root.
+    pub(crate) fn note_of(&self, size: u64, root: &Hash) -> String {
+        let text = format!("{}\n{size}\n{}\n", self.origin, to_base64(root));
         let time = self.now.get();
         let stamped = format!("cosignature/v1\ntime {time}\n{text}");
         let time_key = self.time_key.borrow();
@@ -128,9 +132,10 @@ impl LogSource for TestLog {
         Ok(subproof(from, &self.leaves.borrow()[..to], true))
     }
 
-    async fn head_at(&self, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
+    async fn head_covering(&self, sth_index: u64) -> Result<Option<Vec<u8>>, ApiError> {
         // Pairs of entries came in one batch each.
-        let signed = size.is_multiple_of(2) && size <= self.size();
+        let size = sth_index.next_multiple_of(2);
+        let signed = size <= self.size();
         let (now, batch) = (self.now.get(), self.batch_time.get());
         self.now.set(batch.unwrap_or(now));
         let note = signed.then(|| self.note(size).into_bytes());

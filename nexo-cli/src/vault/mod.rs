@@ -28,6 +28,7 @@
 //! | `asks` | asks, answers |
 //! | `sessions` | sessions, pairs |
 //! | `skipped` | skipped, kept |
+//! | `told` | meta: what accounts say of themselves |
 
 mod access;
 mod asks;
@@ -50,6 +51,7 @@ mod schema;
 mod sealed;
 mod sessions;
 mod skipped;
+mod told;
 mod upgrade;
 mod wrap;
 
@@ -74,6 +76,7 @@ pub use peers::{Peer, Served};
 pub use pending::Pending;
 pub use prekeys::{PrekeyKind, StoredPrekey};
 pub use sealed::{StateKey, StateKeyError};
+pub use told::Told;
 pub use wrap::Protection;
 
 use crate::home::{Home, HomeError, LockError, StateLock, write_new_private};
@@ -240,6 +243,12 @@ impl Vault {
         self.lock.is_some()
     }
 
+    /// The longest that this process waited for its turn to write.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.lock.as_ref().map_or(Duration::ZERO, StateLock::longest_wait)
+    }
+
     /// Runs `look` on one snapshot.
     ///
     /// # Errors
@@ -333,6 +342,11 @@ impl Tx<'_> {
 
     fn set_meta(&mut self, name: &str, value: &[u8]) -> Result<(), VaultError> {
         set_meta_of(self.conn, name, value)
+    }
+
+    fn drop_meta(&mut self, name: &str) -> Result<(), VaultError> {
+        diesel::delete(meta::table.find(name)).execute(self.conn)?;
+        Ok(())
     }
 
     /// A counter of `meta`; 0 before it is first set.

@@ -25,7 +25,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn every_seed_has_its_end() {
+fn i_every_seed_has_its_end() {
     for (target, input) in inputs::ALL {
         let seeds = files(&fuzz().join("seeds").join(target));
         let named = |start: &str| seeds.iter().filter(|(name, _)| name.starts_with(start)).count();
@@ -38,7 +38,7 @@ fn every_seed_has_its_end() {
 }
 
 #[test]
-fn no_damage_to_a_seed_makes_a_reader_panic() {
+fn i_no_damage_to_a_seed_makes_a_reader_panic() {
     for (target, input) in inputs::ALL {
         for (_, seed) in files(&fuzz().join("seeds").join(target)) {
             let lengths = (0..seed.len()).step_by(1 + seed.len() / 48);
@@ -59,7 +59,7 @@ fn no_damage_to_a_seed_makes_a_reader_panic() {
 }
 
 #[test]
-fn every_reader_has_a_target_of_its_own() {
+fn i_every_reader_has_a_target_of_its_own() {
     let mut targets: Vec<String> =
         files(&fuzz().join("fuzz_targets")).into_iter().map(|(name, _)| name).collect();
     targets.sort();

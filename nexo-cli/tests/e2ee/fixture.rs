@@ -43,6 +43,18 @@ pub(crate) fn wycheproof(name: &str, mut check: impl FnMut(&Value, &Value)) {
     assert_eq!(seen, file["numberOfTests"].as_u64().unwrap(), "{name}");
 }
 
+/// The public keys with which every agreement is zero, all their spellings (Wycheproof).
+pub(crate) fn small_order_keys() -> Vec<[u8; 32]> {
+    let mut keys = Vec::new();
+    wycheproof("x25519", |_, case| {
+        if case["flags"].as_array().unwrap().iter().any(|flag| flag == "ZeroSharedSecret") {
+            keys.push(hex_n(&case["public"]));
+        }
+    });
+    assert_eq!(keys.len(), 31);
+    keys
+}
+
 /// A device of an account, with a published fallback prekey.
 pub(crate) struct Device {
     pub(crate) account: AccountId,

@@ -146,6 +146,35 @@ fn c11_a_burst_to_somebody_offline_uses_several_sessions_and_is_read_later() {
 }
 
 #[test]
+fn h14_a_clock_that_goes_back_a_year_loses_nothing() {
+    let (mut alice, mut bob) = acquainted();
+    let past = NOW - 365 * DAY;
+    let (early, late) = (alice.send(&bob, b"early", NOW), alice.send(&bob, b"late", NOW));
+    bob.take(&late, NOW).unwrap();
+    let session = active(&bob, &alice);
+    assert_eq!(bob.skipped(alice.id(), session).len(), 1);
+    // The key that was passed over in the future still opens its message, once.
+    assert_eq!(bob.take(&early, past).unwrap().body, b"early");
+    assert_eq!(bob.refuses(&early, past), REPLAY);
+    exchange(&mut bob, &mut alice, past);
+    exchange(&mut alice, &mut bob, past);
+    assert_eq!((active(&alice, &bob), active(&bob, &alice)), (session, session));
+    assert_eq!(alice.sessions_with(&bob).handshake_due(past), None);
+    assert!(!bob.sessions_with(&alice).heartbeat_due(past));
+    // A reset before the time of the last one counts as every other.
+    for (today, at) in [(1, NOW), (2, past)] {
+        alice.store(bob.peer(), &Sessions::default());
+        let anew = alice.send(&bob, b"again", at);
+        let event = bob.take(&anew, at).unwrap().event;
+        assert_eq!(event, Some(SessionEvent::Reset { today }));
+    }
+    exchange(&mut alice, &mut bob, past);
+    // And when the clock is right again, it goes on.
+    exchange(&mut bob, &mut alice, NOW + 1);
+    assert_eq!(active(&alice, &bob), active(&bob, &alice));
+}
+
+#[test]
 fn an_unanswered_session_is_replaced_after_two_weeks() {
     let (mut alice, mut bob) = acquainted();
     let at = NOW + 10;

@@ -1,6 +1,6 @@
 //! Attacks on messages in sessions (B, C, D of design/e2ee.md 4).
 
-use crate::fixture::NOW;
+use crate::fixture::{NOW, small_order_keys};
 use crate::node::{Envelope, Node, Refused};
 use nexo_cli::e2ee::chain::CHAIN_CAP;
 use nexo_cli::e2ee::fanout::PacketRefused as NoPacket;
@@ -13,6 +13,7 @@ use nexo_cli::e2ee::{
     ArrivalRefused, FanoutRefused, MessageId, Nature, OnReset, Party, Purpose, Session,
     SessionEvent, nx_seal,
 };
+use std::time::Duration;
 
 pub(crate) const REPLAY: Refused =
     Refused::Arrival(ArrivalRefused::Place(PlaceRefused::ReplayOrExpired));
@@ -202,17 +203,51 @@ fn b14_own_devices_have_sessions_and_no_device_has_one_with_itself() {
 fn a1_keys_of_small_order_are_refused() {
     let (mut alice, mut bob) = (Node::new(1, 1), Node::new(2, 2));
     let first = alice.send(&bob, b"hi", NOW);
-    for at in [18, 58] {
-        let mut low = first.clone();
-        low.packet_for(bob.id())[at..at + 32].fill(0);
-        let refused = bob.refuses(&low, NOW);
-        assert_eq!(refused, Refused::Arrival(ArrivalRefused::NonContributory));
+    // As the ratchet key of a first message, and as its ephemeral key.
+    for key in small_order_keys() {
+        for at in [18, 58] {
+            let mut low = first.clone();
+            low.packet_for(bob.id())[at..at + 32].copy_from_slice(&key);
+            let refused = bob.refuses(&low, NOW);
+            assert_eq!(refused, Refused::Arrival(ArrivalRefused::NonContributory));
+        }
     }
     bob.take(&first, NOW).unwrap();
     let mut answer = bob.send(&alice, b"hi", NOW);
-    answer.packet_for(alice.id())[18..50].fill(0);
-    let low = ArrivalRefused::Place(PlaceRefused::NonContributory);
-    assert_eq!(alice.refuses(&answer, NOW), Refused::Arrival(low));
+    for key in small_order_keys() {
+        answer.packet_for(alice.id())[18..50].copy_from_slice(&key);
+        let low = ArrivalRefused::Place(PlaceRefused::NonContributory);
+        assert_eq!(alice.refuses(&answer, NOW), Refused::Arrival(low));
+    }
+}
+
+#[test]
+fn a11_a_wrong_ciphertext_looks_like_a_wrong_tag() {
+    let (mut alice, mut bob, carol) = (Node::new(1, 1), Node::new(2, 2), Node::new(3, 3));
+    let first = alice.send(&bob, b"hi", NOW);
+    let mut torn = first.clone();
+    *torn.packet_for(bob.id()).last_mut().unwrap() ^= 1;
+    assert_eq!(bob.refuses(&torn, NOW), BROKEN);
+    // Implicit rejection: some secret comes out, and it opens nothing.
+    for at in (99..1_187).step_by(64) {
+        let mut bent = first.clone();
+        bent.packet_for(bob.id())[at] ^= 1;
+        assert_eq!(bob.refuses(&bent, NOW), BROKEN, "ciphertext byte {}", at - 99);
+    }
+    // One that is sound, but for another key.
+    let mut hers = alice.send(&carol, b"hi", NOW);
+    let mut moved = first.clone();
+    let ciphertext = hers.packet_for(carol.id())[99..1_187].to_vec();
+    moved.packet_for(bob.id())[99..1_187].copy_from_slice(&ciphertext);
+    assert_eq!(bob.refuses(&moved, NOW), BROKEN);
+    let (mut shorter, mut longer) = (first.clone(), first.clone());
+    shorter.packet_for(bob.id()).remove(500);
+    longer.packet_for(bob.id()).insert(500, 0);
+    for (wrong, length) in [(shorter, 1_298), (longer, 1_300)] {
+        let refused = Refused::Packet(PacketRefused::Length(length));
+        assert_eq!(bob.refuses(&wrong, NOW), refused);
+    }
+    bob.take(&first, NOW).unwrap();
 }
 
 #[test]
@@ -239,6 +274,73 @@ fn c2_the_first_message_may_be_the_last_of_its_chain() {
         answer.packet_for(alice.id())[50..54].copy_from_slice(&previous.to_be_bytes());
         assert_eq!(alice.refuses(&answer, NOW), refused);
     }
+}
+
+#[test]
+fn c3_a_forged_pn_changes_nothing() {
+    let (mut alice, mut bob) = acquainted();
+    for _ in 0..3 {
+        let message = alice.send(&bob, b"a", NOW);
+        bob.take(&message, NOW).unwrap();
+    }
+    alice.send(&bob, b"lost", NOW);
+    let answer = bob.send(&alice, b"b", NOW);
+    alice.take(&answer, NOW).unwrap();
+    // Its PN is 4: three that came, and one that was lost.
+    let honest = alice.send(&bob, b"next chain", NOW);
+    let counters = Refused::Arrival(ArrivalRefused::Place(PlaceRefused::Counters));
+    for forged in [0u32, 1, 2, 3, 4, 6, 7, 999, CHAIN_CAP, CHAIN_CAP + 1, u32::MAX] {
+        let mut bent = honest.clone();
+        let field = &mut bent.packet_for(bob.id())[50..54];
+        if *field == forged.to_be_bytes() {
+            continue;
+        }
+        field.copy_from_slice(&forged.to_be_bytes());
+        let refused = bob.refuses(&bent, NOW);
+        let malformed = refused == Refused::Packet(PacketRefused::Counters);
+        assert_eq!(malformed, forged > CHAIN_CAP, "PN {forged}: {refused:?}");
+        assert!(malformed || refused == BROKEN || refused == counters, "PN {forged}: {refused:?}");
+    }
+    bob.take(&honest, NOW).unwrap();
+}
+
+/// How many forged headers are made; unoptimised code is given fewer.
+const FORGED: u32 = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+
+#[test]
+fn c5_ten_thousand_forged_headers_cost_seconds() {
+    let (mut alice, mut bob) = acquainted();
+    // Bob has spoken last, so a new ratchet key makes him agree and derive.
+    let spoken = bob.send(&alice, b"b", NOW);
+    let honest = alice.send(&bob, b"a", NOW);
+    let before = bob.kept.clone();
+    let began = cpu_time();
+    for n in 0..FORGED {
+        let mut forged = honest.clone();
+        let header = forged.packet_for(bob.id());
+        let known = n % 4 == 0;
+        if !known {
+            let key = nexo_cli::e2ee::keys::DhSecret::from_bytes(
+                [n.to_be_bytes(); 8].concat().try_into().unwrap(),
+            );
+            header[18..50].copy_from_slice(key.public().as_bytes());
+        }
+        header[50..54].copy_from_slice(&(n * 7 % (CHAIN_CAP + 1)).to_be_bytes());
+        header[54..58].copy_from_slice(&(n * 13 % CHAIN_CAP).to_be_bytes());
+        assert!(matches!(bob.take(&forged, NOW), Err(Refused::Arrival(_))), "header {n}");
+    }
+    let spent = cpu_time() - began;
+    assert!(bob.kept == before);
+    assert!(spent < Duration::from_secs(10), "{spent:?} for {FORGED} headers");
+    println!("{FORGED} forged headers: {spent:?}");
+    bob.take(&honest, NOW).unwrap();
+    alice.take(&spoken, NOW).unwrap();
+}
+
+/// CPU time of this thread: what others do on the machine does not count.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
 }
 
 #[test]
@@ -289,7 +391,7 @@ fn every_byte_counts(node: &mut Node, honest: &Envelope) {
         changed.packets[0].1[at] ^= 0x10;
         let refused = node.refuses(&changed, NOW);
         // The header says what is looked for; behind it there is one reason.
-        let behind = at >= if first { 1_187 } else { 58 };
+        let behind = at >= if first { 99 } else { 58 };
         assert!(!behind || refused == BROKEN, "packet byte {at}: {refused:?}");
     }
     let renamed = MessageId::from_bytes([7; 16]);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn wycheproof_hs256_is_judged_as_the_file_says_and_the_rest_refused() {
+    fn g_wycheproof_hs256_is_judged_as_the_file_says_and_the_rest_refused() {
         install();
         let (mut shared, mut foreign) = (0, 0);
         for group in vectors()["testGroups"].as_array().unwrap() {

@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn other_algorithms_are_refused() {
+    fn g_other_algorithms_are_refused() {
         let body = claims().to_string();
         let none = forged(r#"{"typ":"JWT","alg":"none"}"#, &body, b"");
         let unsigned = format!("{}.", none.rsplit_once('.').unwrap().0);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_is_no_secret() {
+    fn g_a_public_key_is_no_secret() {
         let device = SigningKey::from_bytes(&[5; 32]);
         let public = device.verifying_key();
         let token = forged(HEADER, &claims().to_string(), public.as_bytes());
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_header_is_let_through() {
+    fn g_only_our_header_is_let_through() {
         for header in [
             r#"{"typ":"JWT","alg":"HS256","kid":"1"}"#,
             r#"{"typ":"dpop+jwt","alg":"HS256"}"#,
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn every_claim_is_required_and_has_one_type() {
+    fn g_every_claim_is_required_and_has_one_type() {
         assert!(with_claims(&claims().to_string()).is_ok());
         let names: Vec<String> = claims().as_object().unwrap().keys().cloned().collect();
         assert_eq!(names.len(), 8);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_another_type_are_refused() {
+    fn g_claims_of_another_type_are_refused() {
         for (name, value) in [
             ("iss", json!(7)),
             ("iss", json!(["nexo"])),
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn other_issuers_relays_and_times_are_refused() {
+    fn g_other_issuers_relays_and_times_are_refused() {
         for (name, value, why) in [
             ("iss", json!("nexo2"), TokenError::Issuer),
             ("iss", json!(""), TokenError::Issuer),
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_come_twice_are_refused() {
+    fn g_members_that_come_twice_are_refused() {
         let good = claims().to_string();
         for (name, again) in [("sub", r#""tab-2""#), ("exp", "9999999999"), ("iss", r#""nexo""#)] {
             let twice = format!(r#"{},"{name}":{again}}}"#, good.strip_suffix('}').unwrap());
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_has_one_spelling() {
+    fn g_a_token_has_one_spelling() {
         let token = minted(None);
         let parts: Vec<&str> = token.split('.').collect();
         let [header, claims, tag] = parts[..] else { panic!("{token}") };
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_tokens_are_not_looked_at() {
+    fn g_huge_tokens_are_not_looked_at() {
         let huge = format!("{}.{}", minted(None), "A".repeat(10_000_000));
         assert_eq!(tokens().check(&huge, NOW), Err(TokenError::TooLong));
         let deep = forged(HEADER, &"[".repeat(1000), secret(1).as_bytes());

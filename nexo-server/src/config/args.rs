@@ -13,10 +13,15 @@ use nexo_schema::ids::Origin;
 use super::{Command, Config, ConfigError, CorsPolicy, Env, InviteOrder};
 use crate::auth::public_url::PublicUrl;
 use crate::exit::{self, Exit};
+use crate::http::client::Network;
+use crate::store::StorageQuota;
 use crate::tools::run::{Copy, Tool, Verify};
 use crate::tools::{auditor_token, origin};
 
 const DAY: u64 = 86_400;
+
+/// What no account ever stores; a number that databases hold.
+const MOST_STORED: u64 = 1 << 53;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -252,9 +257,24 @@ struct ServeArgs {
     /// Header in which the reverse proxy in front names the client's address; only behind one
     #[arg(long, value_name = "NAME", env = "NEXO_CLIENT_IP_HEADER", value_parser = header_name)]
     client_ip_header: Option<String>,
+    /// Network or address of a reverse proxy whose X-Forwarded-For names the client; repeatable [default: none, and the header is ignored]
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "NEXO_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        conflicts_with = "client_ip_header"
+    )]
+    trusted_proxy: Vec<Network>,
     /// Conversations an account may take part in and still open another
     #[arg(long, value_name = "N", env = "NEXO_MAX_CONVERSATIONS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_conversations: u64,
+    /// Messages an account may store, deleted ones too; 0 for no limit
+    #[arg(long, value_name = "N", env = "NEXO_MAX_MESSAGES_PER_ACCOUNT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MOST_STORED))]
+    max_messages_per_account: u64,
+    /// Bytes of messages an account may store, deleted ones not counted; 0 for no limit
+    #[arg(long, value_name = "N", env = "NEXO_MAX_BYTES_PER_ACCOUNT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MOST_STORED))]
+    max_bytes_per_account: u64,
     /// Seconds between pings on a socket; one that leaves two unanswered is closed
     #[arg(long, value_name = "SECONDS", env = "NEXO_PING_EVERY", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     ping_every: u32,
@@ -384,7 +404,12 @@ fn config(args: ServeArgs, env: Env<'_>) -> Result<Config, ConfigError> {
         cors_origins: CorsPolicy { any: !any.is_empty(), origins },
         rate_limit: args.rate_limit == Switch::On,
         client_ip_header: args.client_ip_header,
+        trusted_proxies: args.trusted_proxy,
         max_conversations: args.max_conversations,
+        quota: StorageQuota {
+            messages: args.max_messages_per_account,
+            bytes: args.max_bytes_per_account,
+        },
         ping_every: args.ping_every,
         drain: args.drain,
         grace: args.grace,
@@ -482,8 +507,9 @@ pub(crate) mod tests {
         assert_eq!(config.cors_origins, CorsPolicy::default());
         assert_eq!((config.jwt_issuer.as_str(), config.grace), ("nexo", 20));
         assert_eq!((config.access_ttl, config.refresh_ttl), (900, 7 * 86_400));
-        assert_eq!(config.client_ip_header, None);
+        assert_eq!((config.client_ip_header, config.trusted_proxies), (None, vec![]));
         assert!(!config.public_directory);
+        assert_eq!(config.quota, StorageQuota::default());
     }
 
     #[test]
@@ -492,8 +518,10 @@ pub(crate) mod tests {
             "nexo-server --data-dir /d --origin relay.example.org --public-url https://a \
              --public-url https://b,http://c:8000 --require-dpop --registration invite \
              --cors-origin https://app.example.org --cors-origin * --grace 0 \
-             --client-ip-header X-Real-IP --metrics 127.0.0.1:9464 --public-directory",
+             --client-ip-header X-Real-IP --metrics 127.0.0.1:9464 --public-directory \
+             --max-messages-per-account 7 --max-bytes-per-account 8",
         );
+        assert_eq!(config.quota, StorageQuota { messages: 7, bytes: 8 });
         assert!(config.public_directory);
         assert_eq!(config.metrics, Some("127.0.0.1:9464".parse().unwrap()));
         assert_eq!(config.origin.as_ref().unwrap().as_str(), "relay.example.org");
@@ -504,6 +532,11 @@ pub(crate) mod tests {
         assert_eq!(config.cors_origins.origins, ["https://app.example.org"]);
         assert_eq!((config.grace, config.client_ip_header.as_deref()), (0, Some("X-Real-IP")));
         assert_eq!(served("nexo-server --data-dir /d").public_urls, []);
+        let line =
+            "nexo-server --data-dir /d --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.0.2.1";
+        let proxies: Vec<_> =
+            served(line).trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(proxies, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     }
 
     #[test]
@@ -605,7 +638,10 @@ pub(crate) mod tests {
             "nexo-server --cors-origin https://A.example",
             "nexo-server --rate-limit maybe",
             "nexo-server --grace -1",
+            "nexo-server --max-bytes-per-account -1",
             "nexo-server --client-ip-header a:b",
+            "nexo-server --trusted-proxy 10.0.0.1/8",
+            "nexo-server --trusted-proxy ::1 --client-ip-header X-Real-IP",
             "nexo-server --jwt-secret x",
             "nexo-server vkey --listen 127.0.0.1:1",
             "nexo-server invite --uses 0",

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use nexo_schema::ids::Origin;
 
 use crate::auth::public_url::PublicUrl;
-use crate::store::Database;
+use crate::http::client::Network;
+use crate::store::{Database, StorageQuota};
 use crate::tools::auditor_token;
 use crate::tools::run::Tool;
 
@@ -91,8 +92,12 @@ pub struct Config {
     /// The header in which a trusted proxy names the client's address. Without one, what such
     /// headers say is not believed.
     pub client_ip_header: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed; where there are none, nobody's.
+    pub trusted_proxies: Vec<Network>,
     /// Conversations an account may open.
     pub max_conversations: u64,
+    /// What an account may store.
+    pub quota: StorageQuota,
     /// Seconds between pings on a silent socket.
     pub ping_every: u32,
     /// Seconds between the signal to end and the end of listening.

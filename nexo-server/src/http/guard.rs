@@ -8,6 +8,7 @@ use rocket::http::Status;
 use rocket::outcome::Outcome as O;
 use rocket::request::{FromRequest, Outcome};
 
+use super::client::address_of;
 use crate::App;
 use crate::auth::dpop::{Binding, DpopPolicy, Proven};
 use crate::auth::keys::DeviceKey;
@@ -68,15 +69,16 @@ pub fn doubted(app: &App, request: &Request<'_>, error: ApiError) -> ApiError {
     if error.problem().code != ErrorCode::Unauthorized {
         return error;
     }
-    match app.limits.stranger(address(request)) {
+    match app.limits.stranger(address(app, request)) {
         Ok(()) => error,
         Err(limited) => limited.into(),
     }
 }
 
 /// The client's address; absent only for requests that did not come over a socket.
-fn address(request: &Request<'_>) -> IpAddr {
-    request.client_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+fn address(app: &App, request: &Request<'_>) -> IpAddr {
+    let address = address_of(request, &app.config.trusted_proxies);
+    address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 #[rocket::async_trait]
@@ -87,7 +89,7 @@ impl<'r> FromRequest<'r> for Stranger {
         let Some(app) = request.rocket().state::<App>() else {
             return refuse(request, ApiError::internal("the app is not attached"));
         };
-        match app.limits.auth(address(request)) {
+        match app.limits.auth(address(app, request)) {
             Ok(()) => Outcome::Success(Self),
             Err(error) => refuse(request, error.into()),
         }

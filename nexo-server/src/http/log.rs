@@ -17,7 +17,7 @@ use super::query::{decimal, number};
 use crate::App;
 use crate::error::ApiError;
 use crate::log::{Hash, TILE_WIDTH, Tiles};
-use crate::store::{StoreError, StoredHeadRow, StoredTiles, head_at};
+use crate::store::{StoreError, StoredHeadRow, StoredTiles, head_at, head_covering};
 
 type Answer = Result<Public<Resource>, ApiError>;
 
@@ -40,21 +40,32 @@ pub(super) fn vkey(app: &State<App>) -> Public<Resource> {
     Public(Resource::text(format!("{}\n", app.log.log_vkey()), Keep::Ask))
 }
 
-#[get("/log/head")]
-pub(super) async fn head(app: &State<App>) -> Answer {
-    let head = app.newest_head().await;
-    shown(app, head.size, &head.root, head.time, &head.note)
+#[get("/log/head?<covering>")]
+pub(super) async fn head(covering: Option<&str>, app: &State<App>) -> Answer {
+    let newest = app.newest_head().await;
+    let Some(index) = number("covering", covering)? else {
+        return shown(app, newest.size, &newest.root, newest.time, &newest.note);
+    };
+    let index = Some(index).filter(|&index| index > 0);
+    let index = index.ok_or_else(|| bad("covering: a position, from 1"))?;
+    let found = app.store.read(move |conn| head_covering(conn, index)).await?;
+    stored(app, found, newest.size, "no head covers this position")
 }
 
-/// A head of the past. The newest one is still renewed, and cosigned ones are still added to.
+/// A head of the past, as it was first signed; cosigned ones are still added to.
 #[get("/log/head/<size>")]
 pub(super) async fn head_of_size(size: &str, app: &State<App>) -> Answer {
     let size = decimal(size).ok_or_else(|| bad("size: expected a whole number"))?;
     let newest = app.newest_head().await.size;
     let found = app.store.read(move |conn| head_at(conn, size)).await?;
+    stored(app, found, newest, "no head was signed at this size")
+}
+
+/// A stored head, unless it is ahead of what has been told.
+fn stored(app: &App, found: Option<StoredHeadRow>, newest: u64, absent: &'static str) -> Answer {
     let StoredHeadRow { size, root, note, time } = found
         .filter(|head| head.size <= newest)
-        .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "no head was signed at this size"))?;
+        .ok_or_else(|| ApiError::new(ErrorCode::NotFound, absent))?;
     shown(app, size, &root, time, &note)
 }
 

@@ -22,25 +22,33 @@ const DELETED: &str = r#"{"type":"delete"}"#;
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] if the stored `ad` is no JSON.
-pub fn item(row: StoredItem) -> Result<Item, StoreError> {
-    let ad = ad(&row)?.to_owned();
-    let native = row.packets.map(|PacketsOf { own, hashes, resent }| NativeItem {
+pub fn item(mut row: StoredItem) -> Result<Item, StoreError> {
+    let packets = row.packets.take();
+    item_with(&row, packets)
+}
+
+/// As [`item`], of a row that others are shown too, with the reader's packets.
+///
+/// # Errors
+/// As [`item`].
+pub fn item_with(row: &StoredItem, packets: Option<PacketsOf>) -> Result<Item, StoreError> {
+    let native = packets.map(|PacketsOf { own, hashes, resent }| NativeItem {
         sender_account: row.account,
         packet: own.map(|bytes| to_base64(&bytes)),
         packet_hashes: hashes.into_iter().map(|(id, hash)| (id, to_hex(&hash))).collect(),
         resent,
     });
-    let tombstone = row.deletion.map(|deletion| Tombstone {
+    let tombstone = row.deletion.as_ref().map(|deletion| Tombstone {
         target_sth_index: deletion.target_index,
         statement: deletion.signed.as_ref().map(|(statement, _)| to_base64(statement)),
         sig: deletion.signed.as_ref().map(|(_, sig)| to_base64(sig)),
     });
     Ok(Item {
-        msg_id: row.msg_id,
+        msg_id: row.msg_id.clone(),
         conv_id: row.conv,
-        sender_device: row.device,
+        sender_device: row.device.clone(),
         cipher: to_base64(&row.cipher),
-        ad,
+        ad: ad(row)?.to_owned(),
         ts: row.ts,
         sth_index: row.index,
         native,
@@ -218,7 +226,8 @@ fn ad(row: &StoredItem) -> Result<&RawValue, StoreError> {
         .map_err(|_| StoreError::Corrupt { table: "messages", what: "`ad` is no JSON" })
 }
 
-fn base64s(hashes: &[Hash]) -> Vec<String> {
+/// Hashes as proofs are shown.
+pub fn base64s(hashes: &[Hash]) -> Vec<String> {
     hashes.iter().map(|hash| to_base64(hash)).collect()
 }
 

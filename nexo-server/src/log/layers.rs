@@ -32,6 +32,11 @@ impl Layers {
         Self { tile, inner: OnceLock::new() }
     }
 
+    /// The first `width` hashes of the tile; `None` if it has fewer.
+    pub(super) fn hashes(&self, width: u16) -> Option<Vec<Hash>> {
+        self.tile.as_chunks::<32>().0.get(..usize::from(width)).map(<[Hash]>::to_vec)
+    }
+
     /// The node over the 2^`layer` hashes from `place` * 2^`layer`, for a layer below 8.
     /// `None` if the tile does not have all of them.
     pub(super) fn node(&self, layer: u32, place: usize) -> Option<Hash> {

@@ -22,6 +22,7 @@
 //! million entries and 304 KiB in the largest log.
 
 use super::layers::Layers;
+use super::proof::{Tiles, consistency};
 use super::tree::{Hash, TILE_HEIGHT, TileWrite, node_hash};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -46,7 +47,7 @@ struct RightEdge {
 
 impl RecentTiles {
     /// Of the tree of `size` leaves: its partial tiles, and any others.
-    pub(super) fn new(size: u64, tiles: impl IntoIterator<Item = TileWrite>) -> Self {
+    pub(crate) fn new(size: u64, tiles: impl IntoIterator<Item = TileWrite>) -> Self {
         let tiles = tiles.into_iter().map(|t| ((t.level, t.index), Layers::of(t.hashes))).collect();
         Self { size, tiles, edge: OnceLock::new() }
     }
@@ -69,6 +70,15 @@ impl RecentTiles {
         path.extend(own.checked_sub(1).map(|joined| ragged[joined]));
         path.extend_from_slice(&peaks[own + 1..]);
         Some(path)
+    }
+
+    /// The consistency proof (RFC 6962 2.1.2) from the tree of `from` leaves to the one these
+    /// tiles are of: what [`consistency`] makes of stored tiles. `None` if that is smaller, or if
+    /// the proof takes a tile that is older than these; it takes none where `from` is the size of
+    /// the head before.
+    #[must_use]
+    pub fn since(&self, from: u64) -> Option<Vec<Hash>> {
+        consistency(from, self.size, &mut AsTiles(self)).ok()
     }
 
     /// The siblings of a leaf and of its ancestors, below `height`.
@@ -99,6 +109,21 @@ impl RecentTiles {
             ragged.push(ragged.last().map_or(*peak, |right| node_hash(peak, right)));
         }
         Some(RightEdge { peaks, ragged })
+    }
+}
+
+/// A tile that is not one of the recent ones.
+#[derive(Debug)]
+struct Older;
+
+struct AsTiles<'a>(&'a RecentTiles);
+
+impl Tiles for AsTiles<'_> {
+    type Error = Older;
+
+    fn tile(&mut self, level: u8, index: u64, width: u16) -> Result<Vec<Hash>, Older> {
+        let layers = self.0.tiles.get(&(level, index)).ok_or(Older)?;
+        layers.hashes(width).ok_or(Older)
     }
 }
 
@@ -255,6 +280,16 @@ mod tests {
                     let stored = inclusion(index, edge.size(), &mut all).unwrap();
                     prop_assert_eq!(recent.path(index), Some(stored));
                 }
+                for from in (done..=done + batch).step_by(7).map(|size| size as u64) {
+                    let stored = consistency(from, edge.size(), &mut all).unwrap();
+                    prop_assert_eq!(recent.since(from), Some(stored), "from {}", from);
+                }
+                // An older one is right as well, where it is there.
+                for from in (0..done).step_by(997).map(|size| size as u64) {
+                    let stored = consistency(from, edge.size(), &mut all).unwrap();
+                    prop_assert!(recent.since(from).is_none_or(|proof| proof == stored));
+                }
+                prop_assert_eq!(recent.since(edge.size() + 1), None);
                 done += batch;
             }
         }

@@ -20,9 +20,12 @@
 //!
 //! This file does no I/O: [`socket`](super::socket) reads and sends.
 
+use std::sync::Arc;
+
 use nexo_schema::ids::ConvId;
 
-use super::rooms::{Batch, Rooms, Seat, Shown, Word};
+use super::batch::{Batch, Shown};
+use super::rooms::{Rooms, Seat, Word};
 
 /// A reader's place in a conversation.
 pub(super) struct Follower {
@@ -47,7 +50,7 @@ impl Follower {
     }
 
     /// What of a batch that was handed over is to be served.
-    pub(super) fn due<'b>(&self, batch: &'b Batch) -> &'b [Shown] {
+    pub(super) fn due<'b>(&self, batch: &'b Batch) -> &'b [Arc<Shown>] {
         batch.behind(self.cursor)
     }
 
@@ -60,7 +63,7 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::super::rooms::WAITING;
-    use super::super::rooms::tests::{conv, item};
+    use super::super::rooms::tests::{conv, fresh};
     use super::*;
     use crate::store::Fresh;
     use proptest::prelude::*;
@@ -155,13 +158,12 @@ mod tests {
             let before = std::mem::replace(&mut self.told, size);
             let positions = (1u64..).zip(&self.log);
             let batch = positions.filter(|&(at, _)| at > before && at <= size);
-            let items: Vec<_> = batch.map(|(at, &of)| item(conv(of), at, 1)).collect();
-            let mut conversations: Vec<_> = items.iter().map(|item| item.conv).collect();
-            conversations.sort_unstable();
-            conversations.dedup();
-            let items = matches!(telling, Telling::Items).then_some(items);
-            if !matches!(telling, Telling::Never) {
-                self.rooms.ring(Fresh { before, size, conversations, items, ..Fresh::default() });
+            let convs: Vec<_> = batch.map(|(_, &of)| conv(of)).collect();
+            let told = fresh(before, &convs, 1);
+            match telling {
+                Telling::Items => self.rooms.ring(told),
+                Telling::Look => self.rooms.ring(Fresh { items: None, ..told }),
+                Telling::Never => {}
             }
         }
 

@@ -1,8 +1,9 @@
 //! From a text frame to an item of the log, and back.
 
 use nexo_schema::error::ErrorCode;
+use nexo_schema::http::Item as ItemView;
 use nexo_schema::ids::{ConvId, MsgId};
-use nexo_schema::stream::{Control, Delete};
+use nexo_schema::stream::{Control, Delete, PushKind};
 use nexo_schema::ws::{Ask, Notice, Submit};
 use serde::Serialize;
 
@@ -139,6 +140,22 @@ pub(super) fn ack(
 ) -> Option<String> {
     let (sth_index, ts, duplicate) = (placed.index + 1, placed.placed.ts, placed.known);
     serde_json::to_string(&Ack { msg_id, sth_index, ts, duplicate, deleted, receipt }).ok()
+}
+
+/// An item on its way out: a [`Push`](nexo_schema::stream::Push) that borrows.
+#[derive(Serialize)]
+struct Pushed<'a> {
+    #[serde(rename = "type")]
+    kind: PushKind,
+    item: &'a ItemView,
+}
+
+/// The frame of an item, for a socket that said hello.
+///
+/// # Errors
+/// [`serde_json::Error`]; it is ours.
+pub(super) fn push(item: &ItemView) -> Result<String, serde_json::Error> {
+    serde_json::to_string(&Pushed { kind: PushKind::of(item), item })
 }
 
 /// The frame that says an envelope was refused.

@@ -17,8 +17,8 @@ use rocket_ws::stream::DuplexStream;
 
 use super::close;
 use super::follow::Follower;
-use super::pour::Stream;
 use super::rooms::{Bell, Word};
+use super::stream::Stream;
 
 /// Envelopes of one socket that may wait for their commit; then it is not read.
 pub(super) const IN_FLIGHT: usize = 256;
@@ -39,12 +39,9 @@ pub(super) enum Place {
     /// The seed's socket: a conversation.
     Conversation(Follower),
     /// Without `conv_id`: that there is something new for the account.
-    Account {
-        /// Rings for it.
-        bell: Bell,
-        /// What it is sent, once it has said hello.
-        stream: Option<Box<Stream>>,
-    },
+    Account(Bell),
+    /// The same, once it has said hello: the messages themselves.
+    Stream(Box<Stream>),
 }
 
 /// What happens next on a socket.
@@ -53,7 +50,7 @@ pub(super) enum Event<T> {
     Heard(Option<Result<Message, Error>>),
     /// An envelope has its answer.
     Answered(T),
-    /// The conversation's room says something.
+    /// The conversation's room says something, or the account's to a stream.
     Told(Word),
     /// The log has this size, and something in it is new to the account.
     Rung(u64),
@@ -140,7 +137,8 @@ impl<F: Future> Line<F> {
 async fn news<T>(place: &mut Place) -> Event<T> {
     match place {
         Place::Conversation(follower) => Event::Told(follower.word().await),
-        Place::Account { bell, .. } => Event::Rung(bell.rung().await),
+        Place::Account(bell) => Event::Rung(bell.rung().await),
+        Place::Stream(stream) => Event::Told(stream.word().await),
     }
 }
 

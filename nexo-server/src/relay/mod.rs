@@ -10,7 +10,9 @@
 //! | file | is |
 //! |---|---|
 //! | `rooms` | who waits for what, and what they are told |
-//! | `pour` | messages for a socket that said hello |
+//! | `batch` | what they are handed, and how much of it is kept |
+//! | `stream` | the place of a socket that said hello |
+//! | `pour` | what that is sent |
 //! | `window` | what it was sent and has not acknowledged |
 //! | `cursors` | what it acknowledged, on its way to the database |
 //! | `follow` | a reader's place in a conversation |
@@ -18,6 +20,7 @@
 //! | `line` | the wire: the next event, frames on their way out |
 //! | `socket` | one connection, event by event |
 
+mod batch;
 mod cursors;
 mod follow;
 mod frames;
@@ -25,6 +28,7 @@ mod line;
 mod pour;
 mod rooms;
 mod socket;
+mod stream;
 mod window;
 
 use nexo_schema::error::ErrorCode;
@@ -50,8 +54,12 @@ use crate::http::guard::{bearer, check_binding, device_of, doubted};
 use crate::http::query::number;
 use crate::store::Device;
 
-/// Bytes a socket may hold unsent before the relay waits for its reader.
-const WRITE_BUFFER: usize = 2 * MAX_BODY;
+/// Bytes of frames that are gathered into one write.
+const WRITE_AT: usize = 64 * 1024;
+
+/// Bytes of frames a socket may hold unsent. Never reached: one that holds [`WRITE_AT`] and could
+/// not send them waits for its reader before the next frame.
+const WRITE_BUFFER: usize = WRITE_AT + 2 * MAX_BODY;
 
 /// Who knocks: the device, or the reason it is not let in. A browser sees no status of a
 /// refused upgrade, so the seed accepts and then closes with a code.
@@ -99,6 +107,7 @@ pub fn connect(
     let config = Config {
         max_message_size: Some(MAX_BODY),
         max_frame_size: Some(MAX_BODY),
+        write_buffer_size: WRITE_AT,
         max_write_buffer_size: WRITE_BUFFER,
         ..Config::default()
     };

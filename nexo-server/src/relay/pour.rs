@@ -1,74 +1,32 @@
-//! The messages themselves on a socket that says hello: from the database, in log order, with
-//! their proofs, as far as the window lets them.
-//!
-//! The bell rings, what lies behind the socket's position is read and sent, until there is no
-//! more or the window is full; an ack makes room. Nothing is left out: the bell was there before
-//! the first look at the database, and rings again for what comes after one.
+//! The messages themselves on a socket that says hello: in log order, with their proofs, as far as
+//! the window lets them. [`stream`](super::stream) says which come from the room and which from
+//! the database; here they are read and sent.
 
 use nexo_schema::error::ErrorCode;
-use nexo_schema::http::{Item, Page};
 use nexo_schema::ids::{AccountId, CursorName};
 use nexo_schema::limits::{MAX_BODY, MAX_CURSORS, MAX_SUBSCRIPTIONS, MAX_WINDOW};
 use nexo_schema::sigchain::caps;
-use nexo_schema::stream::{Hello, PushKind};
+use nexo_schema::stream::Hello;
 use nexo_schema::ws::{Farewell, Notice};
 use rocket_ws::frame::CloseCode;
-use serde::Serialize;
 
-use super::frames::nack;
+use super::batch::Batch;
+use super::frames::{nack, push};
 use super::line::{End, IN_FLIGHT, Line, Place};
+use super::rooms::Word;
 use super::socket::{PAGE, Socket, lost};
+use super::stream::Stream;
 use super::window::Window;
 use super::{CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
 use crate::App;
 use crate::error::ApiError;
 use crate::http::page::{page_of, prove};
-use crate::store::{Device, Feed, cursor_of, feed, open_cursor};
+use crate::store::{Device, Feed, PageSize, cursor_of, feed, open_cursor};
 
 /// Seconds after which a client that was sent away may come back.
 const COME_BACK: u64 = 1;
 /// The same where the relay has failed.
 const COME_BACK_LATER: u64 = 5;
-
-/// What a socket is sent, and how far it has got.
-pub(super) struct Stream {
-    feed: Feed,
-    window: Window,
-    /// Under which its acks are kept.
-    name: Option<CursorName>,
-    /// Size of the head told last, or that the client brought; `None` without proofs.
-    told: Option<Option<u64>>,
-    /// Whether a head has been told on this socket.
-    head_told: bool,
-    /// Whether there may be something behind what was sent.
-    behind: bool,
-}
-
-/// An item on its way out: a [`Push`](nexo_schema::stream::Push) that borrows.
-#[derive(Serialize)]
-struct Pushed<'a> {
-    #[serde(rename = "type")]
-    kind: PushKind,
-    item: &'a Item,
-}
-
-impl Stream {
-    /// Says that something new is there.
-    pub(super) fn rung(&mut self) {
-        self.behind = true;
-    }
-
-    /// The frame of the head that a page leads to, unless it is the one told last.
-    fn head(&mut self, page: &mut Page, size: u64) -> Option<String> {
-        let (told, head) = (self.told.as_mut()?, page.head.take()?);
-        if *told == Some(size) && self.head_told {
-            return None;
-        }
-        let consistency = page.consistency.take();
-        (*told, self.head_told) = (Some(size), true);
-        serde_json::to_string(&Notice::Head { size, head: Some(head), consistency }).ok()
-    }
-}
 
 impl Socket {
     /// Answers a hello, and sends what is there already.
@@ -77,7 +35,7 @@ impl Socket {
         hello: Hello,
         line: &mut Line<F>,
     ) -> Result<(), End> {
-        if !matches!(&self.place, Place::Account { stream: None, .. }) {
+        if !matches!(&self.place, Place::Account(_)) {
             return Err(End::Close(
                 CLOSE_MALFORMED.into(),
                 "one hello, on a socket without conv_id",
@@ -85,9 +43,7 @@ impl Socket {
         }
         match self.open(hello).await {
             Ok((opened, answer)) => {
-                if let Place::Account { stream, .. } = &mut self.place {
-                    *stream = Some(Box::new(opened));
-                }
+                self.place = Place::Stream(Box::new(opened));
                 line.put(serde_json::to_string(&answer).ok()).await?;
                 self.pour(line).await
             }
@@ -128,15 +84,11 @@ impl Socket {
             max_in_flight: IN_FLIGHT,
             size,
         };
-        let stream = Stream {
-            feed: wanted,
-            window: Window::new(after, hello.window),
-            name: hello.cursor,
-            told: hello.proofs.then_some(hello.tree_size),
-            head_told: false,
-            behind: true,
-        };
-        Ok((stream, answer))
+        let (window, told) =
+            (Window::new(after, hello.window), hello.proofs.then_some(hello.tree_size));
+        // The seat is taken before the first look at the database.
+        let seat = self.app.rooms.stream(self.device.account);
+        Ok((Stream::new(seat, wanted, window, hello.cursor, told), answer))
     }
 
     /// Where a named cursor goes on: where the client says, or where it is.
@@ -163,7 +115,7 @@ impl Socket {
         cursor: u64,
         line: &mut Line<F>,
     ) -> Result<(), End> {
-        let Place::Account { stream: Some(stream), .. } = &mut self.place else {
+        let Place::Stream(stream) = &mut self.place else {
             return Err(End::Close(CLOSE_MALFORMED.into(), "an ack follows a hello"));
         };
         match stream.window.ack(cursor) {
@@ -181,21 +133,61 @@ impl Socket {
         self.pour(line).await
     }
 
-    /// Sends what is behind the socket's position, as far as its window goes.
+    /// Sends what a word of the account's room says is new.
+    pub(super) async fn heard_of<F: Future>(
+        &mut self,
+        word: Word,
+        line: &mut Line<F>,
+    ) -> Result<(), End> {
+        let Place::Stream(stream) = &mut self.place else { return Ok(()) };
+        match word {
+            Word::Handed(batch) => self.offer(&batch, line).await,
+            Word::Look => {
+                stream.look();
+                self.pour(line).await
+            }
+        }
+    }
+
+    /// Sends what of a batch is for the socket, if it has all that comes before.
+    async fn offer<F: Future>(&mut self, batch: &Batch, line: &mut Line<F>) -> Result<(), End> {
+        self.still_allowed().await?;
+        let Place::Stream(stream) = &mut self.place else { return Ok(()) };
+        let Some(due) = stream.due(batch) else { return self.pour(line).await };
+        if due.is_empty() {
+            return Ok(());
+        }
+        let Some(proofs) = stream.proofs(&self.app.rooms, batch.size(), &due) else {
+            stream.look();
+            return self.pour(line).await;
+        };
+        line.put(proofs.head).await?;
+        let mut paths = proofs.paths.into_iter();
+        for shown in due {
+            let Some(frame) = shown.push(&self.device.id, paths.next()) else {
+                stream.look();
+                return self.pour(line).await;
+            };
+            line.put(Some(frame)).await?;
+            stream.window.sent(shown.index());
+        }
+        Ok(())
+    }
+
+    /// Sends what the database has behind the socket's position, as far as its window goes.
     pub(super) async fn pour<F: Future>(&mut self, line: &mut Line<F>) -> Result<(), End> {
         loop {
             self.still_allowed().await?;
-            let Place::Account { stream: Some(stream), .. } = &mut self.place else {
-                return Ok(());
-            };
-            let room = u32::try_from(stream.window.room()).unwrap_or(PAGE).min(PAGE);
-            if !stream.behind || room == 0 {
-                return Ok(());
-            }
+            let Place::Stream(stream) = &mut self.place else { return Ok(()) };
+            let Some(room) = stream.wants() else { return Ok(()) };
+            // Nothing is read for one that does not make room.
+            line.flush().await?;
+            let rows = u32::try_from(room).unwrap_or(PAGE.rows).min(PAGE.rows);
             let (of, reader) = (stream.feed.clone(), self.device.id.clone());
             let (after, told) = (stream.window.sent_to(), stream.told);
             let query = move |conn: &mut _| {
-                let mut page = page_of(feed(conn, &of, &reader, after, room)?, after)?;
+                let rows = feed(conn, &of, &reader, after, PageSize { rows, ..PAGE })?;
+                let mut page = page_of(rows, after)?;
                 let size = match told {
                     Some(from) if !page.items.is_empty() => prove(conn, &mut page, from)?,
                     _ => 0,
@@ -203,24 +195,22 @@ impl Socket {
                 Ok::<_, ApiError>((page, size))
             };
             let (mut page, size) = self.app.store.snapshot(query).await.map_err(|e| lost(&e))?;
-            // Before a ring that comes while these are sent.
-            stream.behind = page.more;
-            line.put(stream.head(&mut page, size)).await?;
+            stream.looked(page.more);
+            if let Some(note) = page.head.take() {
+                line.put(stream.tell(size, note, page.consistency.take())).await?;
+            }
             // One frame at a time: the page is what a reader that stalls may cost, not both.
             for item in page.items {
-                let push = Pushed { kind: PushKind::of(&item), item: &item };
-                let frame = serde_json::to_string(&push);
-                line.put(Some(frame.map_err(|e| lost(&ApiError::internal(e)))?)).await?;
+                let frame = push(&item).map_err(|e| lost(&ApiError::internal(e)))?;
+                line.put(Some(frame)).await?;
                 stream.window.sent(item.sth_index);
             }
-            line.flush().await?;
         }
     }
 
     /// What a socket that said hello is told before it is closed.
     pub(super) async fn farewell<F: Future>(&self, end: &End, line: &mut Line<F>) {
-        let (Place::Account { stream: Some(stream), .. }, End::Close(code, _)) = (&self.place, end)
-        else {
+        let (Place::Stream(stream), End::Close(code, _)) = (&self.place, end) else {
             return;
         };
         let (reason, retry_after) = reason(*code);

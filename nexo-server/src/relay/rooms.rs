@@ -1,90 +1,43 @@
 //! Rooms: who waits for what, and what they are told when a batch is public.
 //!
-//! A conversation's room hands its readers the batch's part of the conversation itself, one
-//! shared value whoever many they are, each frame rendered when the first of them needs it. An
-//! account's room holds a number only, and so does the one for changes of its devices. Nothing is kept for those who are not there, and for
-//! those who are there and do not read, a bounded amount ([`WAITING`], [`HELD`]): the database
-//! has everything, and whoever cannot be handed a batch is told to [`Word::Look`] there. What
-//! follows from that for a reader is in [`follow`](super::follow).
+//! A room hands its readers the batch's part that concerns them: those of a conversation what was
+//! placed there, an account's streams what was placed in any of its conversations. The items are
+//! one shared value however many read them ([`batch`](super::batch)). A bell holds a number only,
+//! be it for news of an account or for changes of its devices. Nothing is kept for those who are
+//! not there, and for those who are there and do not read, a bounded amount ([`WAITING`],
+//! [`HELD`](super::batch::HELD), [`HELD_IN_ALL`](super::batch::HELD_IN_ALL)): the database has
+//! everything, and whoever cannot be handed a batch is told to [`Word::Look`] there. What follows
+//! from that for a reader is in [`follow`](super::follow).
 //!
 //! [`Rooms::ring`] runs on the log's writer thread, between two batches. It moves items and
 //! wakes tasks; JSON is made on the tasks of the sockets.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nexo_schema::ids::{AccountId, ConvId};
 use rocket::tokio::sync::broadcast::error::RecvError;
 use rocket::tokio::sync::{broadcast, watch};
 
-use crate::http::present;
-use crate::store::{Fresh, Present, StoredItem};
+use super::batch::{Batch, Held, Shown};
+use crate::log::Head;
+use crate::store::{Fresh, FreshItem, Present};
 
-/// Batches that may wait for the slowest reader of a conversation; one that is further behind
-/// reads the database.
+/// Batches that may wait for the slowest reader of a room; one that is further behind reads the
+/// database.
 pub(super) const WAITING: usize = 16;
 
-/// Bytes of batches, raw and rendered, that may wait in one conversation's room.
-const HELD: usize = 4 * 1024 * 1024;
+/// Heads of batches that are kept for those who prove what they send; one that is further behind
+/// reads the database. Some 150 KiB each (`log/recent.rs`).
+const HEADS: usize = WAITING;
 
-/// What a reader of a conversation is told.
+/// What a reader is told.
 #[derive(Clone)]
 pub(super) enum Word {
     /// This was committed.
     Handed(Arc<Batch>),
     /// Something was committed, or may have been; the database has it.
     Look,
-}
-
-/// A batch's messages and deletions in one conversation, in log order.
-pub(super) struct Batch {
-    items: Vec<Shown>,
-    weight: usize,
-    /// Of the room: what all its batches weigh that someone still has.
-    held: Arc<AtomicUsize>,
-}
-
-impl Batch {
-    /// The part behind position `cursor`.
-    pub(super) fn behind(&self, cursor: u64) -> &[Shown] {
-        &self.items[self.items.partition_point(|shown| shown.item.index <= cursor)..]
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.weight, Ordering::Relaxed);
-    }
-}
-
-/// An item and its frame.
-pub(super) struct Shown {
-    item: StoredItem,
-    frame: OnceLock<Option<String>>,
-}
-
-impl Shown {
-    fn new(item: StoredItem) -> Self {
-        Self { item, frame: OnceLock::new() }
-    }
-
-    /// Position in the log, from 1.
-    pub(super) fn index(&self) -> u64 {
-        self.item.index
-    }
-
-    /// The frame that shows it, the same to everyone; rendered once. `None` if it cannot be
-    /// shown: reading it from the database says why.
-    pub(super) fn frame(&self) -> Option<&str> {
-        self.frame.get_or_init(|| present::frame(&self.item).ok()).as_deref()
-    }
-
-    /// About what it takes in memory: itself, its bytes, and both again in its frame.
-    fn weight(&self) -> usize {
-        let bytes = self.item.cipher.len() + self.item.ad.len();
-        size_of::<Self>() + 512 + bytes * 5 / 2
-    }
 }
 
 /// All rooms. Cheap to clone.
@@ -95,11 +48,19 @@ pub struct Rooms(Arc<Mutex<Open>>);
 #[derive(Default)]
 struct Open {
     conversations: HashMap<ConvId, Room>,
+    /// Of accounts: those who are sent all that is for them.
+    streams: HashMap<AccountId, Room>,
     accounts: Bells,
     /// Who waits for changes of an account's devices.
     devices: Bells,
     /// Size of the log up to which every batch was told, or someone was told to look.
     told: u64,
+    /// Where the log tells its heads.
+    log: Option<watch::Receiver<Arc<Head>>>,
+    /// The heads of the newest batches that streams were handed, the newest last.
+    heads: VecDeque<Arc<Head>>,
+    /// What is kept in all rooms.
+    held: Held,
 }
 
 /// By account: how often, or up to which size of the log, it rang.
@@ -114,24 +75,59 @@ enum Rings {
     Devices,
 }
 
+/// Whose room it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Conversation(ConvId),
+    Account(AccountId),
+}
+
 struct Room {
     readers: broadcast::Sender<Word>,
     /// What the batch being told has for this room; empty between two calls.
-    part: Vec<Shown>,
-    held: Arc<AtomicUsize>,
+    part: Vec<Arc<Shown>>,
+    held: Held,
 }
 
-impl Default for Room {
-    fn default() -> Self {
-        Self { readers: broadcast::Sender::new(WAITING), part: Vec::new(), held: Arc::default() }
+impl Room {
+    /// An empty room of a house that keeps so much.
+    fn new(house: &Held) -> Self {
+        let held = Held { all: Arc::clone(&house.all), ..Held::default() };
+        Self { readers: broadcast::Sender::new(WAITING), part: Vec::new(), held }
     }
 }
 
 impl Rooms {
+    /// From where the log tells its heads; asked when a batch is told.
+    pub fn under(&self, log: watch::Receiver<Arc<Head>>) {
+        self.lock().log = Some(log);
+    }
+
     /// Enters a conversation: what is told from now on is heard.
     pub(super) fn enter(&self, conv: ConvId) -> Seat {
-        let words = self.lock().conversations.entry(conv).or_default().readers.subscribe();
-        Seat { words, conv, rooms: self.clone() }
+        self.seat(Whose::Conversation(conv))
+    }
+
+    /// Hears from now on what is told in any conversation of an account.
+    pub(super) fn stream(&self, account: AccountId) -> Seat {
+        self.seat(Whose::Account(account))
+    }
+
+    fn seat(&self, whose: Whose) -> Seat {
+        let mut open = self.lock();
+        let Open { conversations, streams, held, .. } = &mut *open;
+        let room = match whose {
+            Whose::Conversation(conv) => {
+                conversations.entry(conv).or_insert_with(|| Room::new(held))
+            }
+            Whose::Account(account) => streams.entry(account).or_insert_with(|| Room::new(held)),
+        };
+        Seat { words: room.readers.subscribe(), whose, rooms: self.clone() }
+    }
+
+    /// The head that a batch made, if it is one of the newest.
+    pub(super) fn head_of(&self, size: u64) -> Option<Arc<Head>> {
+        self.lock().heads.iter().rev().find(|head| head.size == size).cloned()
     }
 
     /// Waits for what is new to an account from now on.
@@ -161,7 +157,7 @@ impl Rooms {
         let open = self.lock();
         Present {
             conversations: !open.conversations.is_empty(),
-            accounts: !open.accounts.is_empty(),
+            accounts: !open.accounts.is_empty() || !open.streams.is_empty(),
         }
     }
 
@@ -182,10 +178,11 @@ impl Rooms {
             }
         }
         match fresh.items {
-            Some(items) => open.hand_out(items),
+            Some(items) => open.hand_out(fresh.size, items, &fresh.members),
             None => {
                 let rooms = fresh.conversations.iter().filter_map(|c| open.conversations.get(c));
-                rooms.for_each(|room| room.say(Word::Look));
+                let streams = fresh.accounts.iter().filter_map(|a| open.streams.get(a));
+                rooms.chain(streams).for_each(|room| room.say(Word::Look));
             }
         }
     }
@@ -199,7 +196,8 @@ impl Rooms {
 
 impl Open {
     fn ring_all(&self, size: u64) {
-        self.conversations.values().for_each(|room| room.say(Word::Look));
+        let rooms = self.conversations.values().chain(self.streams.values());
+        rooms.for_each(|room| room.say(Word::Look));
         for bell in self.accounts.values() {
             bell.send_replace(size);
         }
@@ -217,34 +215,71 @@ impl Open {
         }
     }
 
-    fn hand_out(&mut self, items: Vec<StoredItem>) {
-        let mut touched = Vec::new();
+    /// Tells each room its part of the batch that made a log of `size`.
+    fn hand_out(
+        &mut self,
+        size: u64,
+        items: Vec<FreshItem>,
+        members: &HashMap<ConvId, Vec<AccountId>>,
+    ) {
+        let (mut conversations, mut accounts) = (Vec::new(), Vec::new());
         for item in items {
-            let conv = item.conv;
-            let Some(room) = self.conversations.get_mut(&conv) else { continue };
-            if room.part.is_empty() {
-                touched.push(conv);
+            let conv = item.item.conv;
+            let theirs = members.get(&conv).into_iter().flatten();
+            let theirs: Vec<&AccountId> = theirs.filter(|a| self.streams.contains_key(a)).collect();
+            let room = self.conversations.get_mut(&conv);
+            if room.is_none() && theirs.is_empty() {
+                continue;
             }
-            room.part.push(Shown::new(item));
+            let shown = Arc::new(Shown::new(item));
+            if room.is_some_and(|room| room.take(&shown)) {
+                conversations.push(conv);
+            }
+            for account in theirs {
+                if self.streams.get_mut(account).is_some_and(|room| room.take(&shown)) {
+                    accounts.push(*account);
+                }
+            }
         }
-        for conv in touched {
+        if !accounts.is_empty() {
+            // Before anyone is told of what it proves.
+            self.keep_head(size);
+        }
+        for conv in conversations {
             if let Some(room) = self.conversations.get_mut(&conv) {
-                room.hand_over();
+                room.hand_over(size);
+            }
+        }
+        for account in accounts {
+            if let Some(room) = self.streams.get_mut(&account) {
+                room.hand_over(size);
+            }
+        }
+    }
+
+    /// The log is told its head before anyone is told what lies under it.
+    fn keep_head(&mut self, size: u64) {
+        let head = self.log.as_ref().map(|log| Arc::clone(&log.borrow()));
+        if let Some(head) = head.filter(|head| head.size == size) {
+            self.heads.push_back(head);
+            while self.heads.len() > HEADS {
+                self.heads.pop_front();
             }
         }
     }
 }
 
 impl Room {
+    /// Takes an item of the batch being told; whether it is the first.
+    fn take(&mut self, shown: &Arc<Shown>) -> bool {
+        self.part.push(Arc::clone(shown));
+        self.part.len() == 1
+    }
+
     /// Tells the room its part of the batch.
-    fn hand_over(&mut self) {
-        let items = std::mem::take(&mut self.part);
-        let weight = items.iter().map(Shown::weight).sum();
-        let before = self.held.fetch_add(weight, Ordering::Relaxed);
-        let batch = Batch { items, weight, held: Arc::clone(&self.held) };
-        // Too much for those who do not read; the batch is dropped and takes its weight along.
-        let fits = before.saturating_add(weight) <= HELD;
-        self.say(if fits { Word::Handed(Arc::new(batch)) } else { Word::Look });
+    fn hand_over(&mut self, size: u64) {
+        let batch = Batch::new(size, std::mem::take(&mut self.part), self.held.clone());
+        self.say(batch.map_or(Word::Look, |batch| Word::Handed(Arc::new(batch))));
     }
 
     fn say(&self, word: Word) {
@@ -253,10 +288,10 @@ impl Room {
     }
 }
 
-/// A place in a conversation's room; leaving the last one closes it.
+/// A place in a room; leaving the last one closes it.
 pub(super) struct Seat {
     words: broadcast::Receiver<Word>,
-    conv: ConvId,
+    whose: Whose,
     rooms: Rooms,
 }
 
@@ -275,8 +310,21 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut open = self.rooms.lock();
         // This seat still counts as one.
-        if open.conversations.get(&self.conv).is_some_and(|r| r.readers.receiver_count() <= 1) {
-            open.conversations.remove(&self.conv);
+        let is_last = |room: &Room| room.readers.receiver_count() <= 1;
+        match self.whose {
+            Whose::Conversation(conv) => {
+                if open.conversations.get(&conv).is_some_and(is_last) {
+                    open.conversations.remove(&conv);
+                }
+            }
+            Whose::Account(account) => {
+                if open.streams.get(&account).is_some_and(is_last) {
+                    open.streams.remove(&account);
+                }
+            }
+        }
+        if open.streams.is_empty() {
+            open.heads.clear();
         }
     }
 }
@@ -317,15 +365,19 @@ impl Drop for Bell {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::batch::HELD;
     use super::*;
+    use crate::log::RecentTiles;
+    use crate::store::StoredItem;
     use nexo_schema::ids::{DeviceId, MsgId};
     use rocket::futures::FutureExt as _;
+    use std::sync::atomic::Ordering;
 
     pub(in crate::relay) fn conv(n: u8) -> ConvId {
         ConvId([n; 32])
     }
 
-    fn account(n: u8) -> AccountId {
+    pub(in crate::relay) fn account(n: u8) -> AccountId {
         AccountId([n; 32])
     }
 
@@ -347,15 +399,22 @@ pub(super) mod tests {
         }
     }
 
-    /// A batch behind `before` with one item in each of these conversations.
+    /// Takes part in all conversations.
+    pub(in crate::relay) const EVERYWHERE: u8 = 100;
+
+    /// A batch behind `before` with one item in each of these conversations. In `conv(n)` are
+    /// `account(n)` and one that is everywhere.
     pub(in crate::relay) fn fresh(before: u64, convs: &[ConvId], bytes: usize) -> Fresh {
-        let items: Vec<_> = (before + 1..).zip(convs).map(|(i, c)| item(*c, i, bytes)).collect();
+        let items = (before + 1..).zip(convs).map(|(i, c)| item(*c, i, bytes));
+        let items: Vec<_> = items.map(|item| FreshItem { item, packets: Vec::new() }).collect();
         let mut conversations = convs.to_vec();
         conversations.sort_unstable();
         conversations.dedup();
+        let members = |conv: &ConvId| (*conv, vec![AccountId(conv.0), account(EVERYWHERE)]);
         Fresh {
             before,
             size: before + items.len() as u64,
+            members: conversations.iter().map(members).collect(),
             conversations,
             items: Some(items),
             ..Fresh::default()
@@ -364,7 +423,7 @@ pub(super) mod tests {
 
     /// What the seat was told so far: the positions handed, or `None` for a look.
     fn told(seat: &mut Seat) -> Vec<Option<Vec<u64>>> {
-        let positions = |batch: &Batch| batch.behind(0).iter().map(Shown::index).collect();
+        let positions = |batch: &Batch| batch.behind(0).iter().map(|shown| shown.index()).collect();
         std::iter::from_fn(|| seat.word().now_or_never())
             .map(|word| match word {
                 Word::Handed(batch) => Some(positions(&batch)),
@@ -374,7 +433,7 @@ pub(super) mod tests {
     }
 
     fn held(rooms: &Rooms, conv: ConvId) -> usize {
-        rooms.lock().conversations[&conv].held.load(Ordering::Relaxed)
+        rooms.lock().conversations[&conv].held.room.load(Ordering::Relaxed)
     }
 
     #[test]
@@ -391,9 +450,25 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_frame_is_rendered_once_and_shared() {
+    fn an_account_is_handed_what_is_in_its_conversations() {
         let rooms = Rooms::default();
-        let (mut a, mut b) = (rooms.enter(conv(1)), rooms.enter(conv(1)));
+        let (mut one, mut all) = (rooms.stream(account(1)), rooms.stream(account(EVERYWHERE)));
+        rooms.ring(fresh(0, &[conv(1), conv(3), conv(1)], 10));
+        rooms.ring(fresh(3, &[conv(2)], 10));
+        assert_eq!(told(&mut one), [Some(vec![1, 3])]);
+        assert_eq!(told(&mut all), [Some(vec![1, 2, 3]), Some(vec![4])]);
+        // Another server's: it says which accounts, and the database has the rest.
+        let accounts = vec![account(EVERYWHERE)];
+        rooms.ring(Fresh { items: None, accounts, ..fresh(4, &[conv(2)], 10) });
+        assert_eq!((told(&mut one), told(&mut all)), (vec![], vec![None]));
+        rooms.ring(fresh(9, &[conv(3)], 10));
+        assert_eq!((told(&mut one), told(&mut all)), (vec![None], vec![None]), "a gap");
+    }
+
+    #[test]
+    fn a_frame_is_rendered_once_and_shared_by_all_rooms() {
+        let rooms = Rooms::default();
+        let (mut a, mut b) = (rooms.enter(conv(1)), rooms.stream(account(1)));
         rooms.ring(fresh(0, &[conv(1)], 10));
         let first = |seat: &mut Seat| match seat.word().now_or_never() {
             Some(Word::Handed(batch)) => batch,
@@ -402,6 +477,31 @@ pub(super) mod tests {
         let (hers, his) = (first(&mut a), first(&mut b));
         let frames = [hers.behind(0)[0].frame().unwrap(), his.behind(0)[0].frame().unwrap()];
         assert_eq!(frames[0].as_ptr(), frames[1].as_ptr());
+    }
+
+    #[test]
+    fn the_newest_heads_are_kept_while_someone_proves_with_them() {
+        let rooms = Rooms::default();
+        let head = |size| {
+            let tiles = RecentTiles::default();
+            Arc::new(Head::new(size, [0; 32], b"".as_slice().into(), 1, tiles))
+        };
+        let (log, heads) = watch::channel(head(0));
+        rooms.under(heads);
+        let ring = |before| {
+            log.send_replace(head(before + 1));
+            rooms.ring(fresh(before, &[conv(1)], 1));
+        };
+        ring(0);
+        assert!(rooms.head_of(1).is_none(), "nobody is there to prove anything to");
+        let seat = rooms.stream(account(1));
+        let rings = HEADS as u64 + 3;
+        (1..rings).for_each(ring);
+        assert_eq!(rooms.head_of(rings).map(|head| head.size), Some(rings));
+        assert!(rooms.head_of(rings - HEADS as u64 + 1).is_some());
+        assert!(rooms.head_of(rings - HEADS as u64).is_none(), "one that is too old");
+        drop(seat);
+        assert!(rooms.head_of(rings).is_none());
     }
 
     #[test]
@@ -490,9 +590,11 @@ pub(super) mod tests {
         let rooms = Rooms::default();
         let open = || {
             let open = rooms.lock();
-            (open.conversations.len(), open.accounts.len() + open.devices.len())
+            let rooms = open.conversations.len() + open.streams.len();
+            (rooms, open.accounts.len() + open.devices.len())
         };
         let seats = [rooms.enter(conv(1)), rooms.enter(conv(1))];
+        drop((rooms.stream(account(1)), rooms.stream(account(1))));
         let bells = [rooms.listen(account(1)), rooms.listen(account(1))];
         drop(rooms.watch_devices(account(1)));
         let [one, two] = seats;

@@ -16,19 +16,21 @@ use rocket_ws::frame::CloseCode;
 use rocket_ws::result::Error;
 use rocket_ws::stream::DuplexStream;
 
+use super::batch::Batch;
 use super::follow::Follower;
 use super::frames::{self, Answer, Asked, Frame, ack, bell, nack};
 use super::line::{End, Event, Line, Place};
-use super::rooms::{Batch, Bell, Word};
+use super::rooms::{Bell, Word};
 use super::{CLOSE_FORBIDDEN, CLOSE_MALFORMED, CLOSE_UNAUTHORIZED};
 use crate::app::Waiting;
 use crate::error::ApiError;
 use crate::http::present;
-use crate::store::{Device, Feed, StoreError, feed, message_by_id, one_time_left};
+use crate::store::{Device, Feed, PageSize, StoreError, feed, message_by_id, one_time_left};
 use crate::{App, LogReceipt};
 
-/// Messages read from the database at a time.
-pub(super) const PAGE: u32 = 256;
+/// Read from the database for one socket at a time. A reader that stalls holds as much, besides
+/// the frames in its buffer.
+pub(super) const PAGE: PageSize = PageSize { rows: 256, bytes: 64 * 1024 };
 
 /// Events that may be handled before what they put on the wire is sent.
 const EVENTS_A_FLUSH: usize = 256;
@@ -60,7 +62,7 @@ impl Socket {
     pub(super) fn new(app: App, device: Device, conv: Option<ConvId>, cursor: u64) -> Self {
         let place = match conv {
             Some(conv) => Place::Conversation(Follower::enter(&app.rooms, conv, cursor)),
-            None => Place::Account { bell: app.rooms.listen(device.account), stream: None },
+            None => Place::Account(app.rooms.listen(device.account)),
         };
         let devices = app.rooms.watch_devices(device.account);
         Self { app, device, conv, place, devices, silent_pings: 0 }
@@ -101,7 +103,8 @@ impl Socket {
     /// What changed since the door is not told any more, so it is asked.
     async fn begin<F: Future>(&mut self, line: &mut Line<F>) -> Result<(), End> {
         self.still_allowed().await?;
-        self.catch_up(line).await
+        self.catch_up(line).await?;
+        line.flush().await
     }
 
     async fn turn<F>(&mut self, line: &mut Line<F>, settle: impl Fn(Asked, Waiting) -> F) -> End
@@ -157,13 +160,12 @@ impl Socket {
                 }
             }
             Event::Answered(settled) => self.answer(settled, line).await,
+            Event::Told(word) if matches!(self.place, Place::Stream(_)) => {
+                Box::pin(self.heard_of(word, line)).await
+            }
             Event::Told(Word::Handed(batch)) => self.show(&batch, line).await,
             Event::Told(Word::Look) => self.catch_up(line).await,
             Event::Rung(size) => {
-                if let Place::Account { stream: Some(stream), .. } = &mut self.place {
-                    stream.rung();
-                    return Box::pin(self.pour(line)).await;
-                }
                 let device = self.still_allowed().await?;
                 // What it may read: one that only sends, or is limited, is not rung for.
                 if !device.may(caps::RECV) || !device.conversations.is_empty() {
@@ -262,6 +264,8 @@ impl Socket {
         loop {
             self.still_allowed().await?;
             let Place::Conversation(follower) = &mut self.place else { return Ok(()) };
+            // Nothing is read for one that does not make room.
+            line.flush().await?;
             let (device, cursor): (DeviceId, u64) = (self.device.id.clone(), follower.cursor());
             let query =
                 move |conn: &mut _| feed(conn, &Feed::Conversation(conv), &device, cursor, PAGE);
@@ -270,7 +274,6 @@ impl Socket {
                 line.put(Some(present::frame(&row).map_err(failed)?)).await?;
                 follower.served(row.index);
             }
-            line.flush().await?;
             if !rows.more {
                 return Ok(());
             }
@@ -298,8 +301,7 @@ impl Socket {
             let reason = "the device is revoked or expired";
             return Err(End::Close(CLOSE_UNAUTHORIZED.into(), reason));
         };
-        let reads =
-            matches!(&self.place, Place::Conversation(_) | Place::Account { stream: Some(_), .. });
+        let reads = matches!(&self.place, Place::Conversation(_) | Place::Stream(_));
         if reads && !device.may(caps::RECV) {
             let reason = "the device may not read any more";
             return Err(End::Close(CLOSE_FORBIDDEN.into(), reason));

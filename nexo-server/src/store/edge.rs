@@ -137,8 +137,9 @@ fn put_tile(conn: &mut Conn, tile: &TileWrite) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The head, in both its places, after one of size `before`. A renewal keeps the size and with
-/// it the `staged_at` of the batch that reached it.
+/// The newest head, after one of size `before`, and what is kept of each size: the head of the
+/// batch that reached it. A renewal replaces the newest alone, for the first time signature over
+/// an entry is what dates it.
 fn write_head(
     conn: &mut Conn,
     origin: &Origin,
@@ -163,11 +164,7 @@ fn write_head(
             .values((log_head::id.eq(1), log_head::origin.eq(origin.as_str()), newest))
             .execute(conn)?;
     }
-    if before == Some(staged.size) {
-        diesel::update(heads::table.find(size))
-            .set((heads::note.eq(&staged.note), heads::time.eq(time)))
-            .execute(conn)?;
-    } else {
+    if before != Some(staged.size) {
         diesel::insert_into(heads::table)
             .values((
                 heads::size.eq(size),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use diesel::prelude::*;
-use nexo_schema::ids::{AccountId, ConvId};
+use nexo_schema::ids::{AccountId, ConvId, DeviceId};
 
-use super::admit::{Item, NewDeletion, NewMessage};
+use super::admit::{Item, NewDeletion, NewMessage, Packet};
 use super::messages::{Deletion, PacketsOf, StoredItem};
 use super::schema::{deletions, devices, key_events, messages, participants};
 use super::{Conn, StoreError, hash32, signed};
@@ -23,9 +23,41 @@ pub struct Fresh {
     pub accounts: Vec<AccountId>,
     /// Accounts whose devices changed.
     pub keys_changed: Vec<AccountId>,
-    /// Its messages and deletions in log order, as the database would give them, but without
-    /// their packets. `None` if another server made it: then only the database has them.
-    pub items: Option<Vec<StoredItem>>,
+    /// Its messages and deletions in log order. `None` if another server made it: then only the
+    /// database has them.
+    pub items: Option<Vec<FreshItem>>,
+    /// Who takes part in each of `conversations`; known where `items` are.
+    pub members: HashMap<ConvId, Vec<AccountId>>,
+}
+
+/// An item of a batch, with everybody's part of it.
+#[derive(Debug, Clone)]
+pub struct FreshItem {
+    /// As the database would give it, but for the packets of native messages, which are empty.
+    pub item: StoredItem,
+    /// Native messages: the key packets, ascending by device id; empty ones once deleted.
+    pub packets: Vec<Packet>,
+}
+
+impl FreshItem {
+    /// What the database would give a device of the packets; `None` of what is not native.
+    #[must_use]
+    pub fn packets_of(&self, reader: &DeviceId) -> Option<PacketsOf> {
+        self.item.packets.as_ref()?;
+        let own = self.packets.iter().find(|packet| packet.device == *reader);
+        Some(PacketsOf {
+            own: own.map(|packet| packet.bytes.clone()).filter(|bytes| !bytes.is_empty()),
+            hashes: self.packets.iter().map(|p| (p.device.clone(), p.hash)).collect(),
+            resent: false,
+        })
+    }
+
+    /// About what it takes in memory, bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let packets: usize = self.packets.iter().map(|p| size_of::<Packet>() + p.bytes.len()).sum();
+        size_of::<Self>() + self.item.cipher.len() + self.item.ad.len() + packets
+    }
 }
 
 /// Those who are told of batches, on the writer's thread.
@@ -134,8 +166,8 @@ pub(super) struct Told {
     pub(super) placed: Vec<(usize, Row)>,
     /// Entries of the batch, also those that no one waits for.
     pub(super) entries: u64,
-    /// Accounts that take part in what was touched.
-    pub(super) accounts: Vec<AccountId>,
+    /// Who takes part in what was touched.
+    pub(super) members: HashMap<ConvId, Vec<AccountId>>,
     /// Accounts whose devices changed.
     pub(super) keys_changed: Vec<AccountId>,
 }
@@ -155,9 +187,9 @@ pub(super) struct Row {
 
 impl Told {
     /// The batch for those who wait, made of its `items`, in a log of `size` entries.
-    pub(super) fn fresh(mut self, size: u64, items: Vec<Item>) -> Fresh {
+    pub(super) fn fresh(self, size: u64, items: Vec<Item>) -> Fresh {
         let mut rows = self.placed.iter().peekable();
-        let mut out: Vec<StoredItem> = Vec::with_capacity(self.placed.len());
+        let mut out: Vec<FreshItem> = Vec::with_capacity(self.placed.len());
         let deletes = items.iter().any(|item| matches!(item, Item::Deletion(_)));
         let mut at: HashMap<u64, usize> = HashMap::new();
         for (number, item) in items.into_iter().enumerate() {
@@ -172,32 +204,34 @@ impl Told {
                 Item::Deletion(new) => {
                     // Said and unsaid in one batch: nobody sees what was said.
                     if let Some(gone) = at.get(&row.target).and_then(|&at| out.get_mut(at)) {
-                        gone.deleted = true;
-                        (gone.cipher, gone.ad) = (Vec::new(), Vec::new());
+                        gone.item.deleted = true;
+                        (gone.item.cipher, gone.item.ad) = (Vec::new(), Vec::new());
+                        gone.packets.iter_mut().for_each(|packet| packet.bytes.clear());
                     }
                     out.push(deletion(new, row));
                 }
                 Item::Register(_) | Item::Event(_) => {}
             }
         }
-        let mut conversations: Vec<ConvId> = out.iter().map(|item| item.conv).collect();
+        let mut conversations: Vec<ConvId> = out.iter().map(|fresh| fresh.item.conv).collect();
         conversations.sort_unstable();
         conversations.dedup();
-        self.accounts.sort_unstable();
-        self.accounts.dedup();
+        let accounts: BTreeSet<AccountId> = self.members.values().flatten().copied().collect();
         Fresh {
             before: size - self.entries.min(size),
             size,
             conversations,
-            accounts: self.accounts,
+            accounts: accounts.into_iter().collect(),
             keys_changed: self.keys_changed,
             items: Some(out),
+            members: self.members,
         }
     }
 }
 
-fn message(new: NewMessage, row: &Row) -> StoredItem {
-    StoredItem {
+fn message(new: NewMessage, row: &Row) -> FreshItem {
+    let native = new.native.is_some();
+    let item = StoredItem {
         index: row.index,
         conv: new.conv,
         msg_id: new.msg_id,
@@ -208,13 +242,14 @@ fn message(new: NewMessage, row: &Row) -> StoredItem {
         ad: new.ad,
         ts: row.ts,
         deleted: false,
-        packets: new.native.map(|_| PacketsOf::default()),
+        packets: native.then(PacketsOf::default),
         deletion: None,
-    }
+    };
+    FreshItem { item, packets: new.native.map(|native| native.packets).unwrap_or_default() }
 }
 
-fn deletion(new: NewDeletion, row: &Row) -> StoredItem {
-    StoredItem {
+fn deletion(new: NewDeletion, row: &Row) -> FreshItem {
+    let item = StoredItem {
         index: row.index,
         conv: new.conv,
         msg_id: new.target,
@@ -230,5 +265,6 @@ fn deletion(new: NewDeletion, row: &Row) -> StoredItem {
             target_index: row.target,
             signed: new.native.map(|native| (native.statement, native.sig)),
         }),
-    }
+    };
+    FreshItem { item, packets: Vec::new() }
 }

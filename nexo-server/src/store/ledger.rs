@@ -9,6 +9,7 @@ use super::conn::{Shared, exclusive, snapshot};
 use super::edge::{Moved, last_staged, load_edge, lock_head, moved, write_log};
 use super::fresh::{Audience, Fresh, Told, keys_changed};
 use super::tree::{StoredHeadRow, newest_head};
+use super::usage::StorageQuota;
 use super::{Conn, Store, StoreError};
 use crate::clock::Clock;
 use crate::log::{
@@ -24,6 +25,8 @@ pub struct SqlLedger {
     audience: Box<dyn Audience>,
     /// What was read of rows that only the log writes; empty whenever in doubt.
     known: Known,
+    /// What each account may store.
+    quota: StorageQuota,
     /// Entries that waiters were told of; none before the first head.
     told: Option<u64>,
     /// How far other servers brought the log, if they did, and whose devices they changed.
@@ -39,8 +42,24 @@ impl SqlLedger {
     /// A ledger in the store.
     #[must_use]
     pub fn new(store: Store, origin: Origin, clock: Clock, audience: Box<dyn Audience>) -> Self {
-        let (known, ours) = (Known::default(), Told::default());
-        Self { store, writer: None, origin, clock, audience, known, told: None, theirs: None, ours }
+        Self {
+            store,
+            writer: None,
+            origin,
+            clock,
+            audience,
+            known: Known::default(),
+            quota: StorageQuota::default(),
+            told: None,
+            theirs: None,
+            ours: Told::default(),
+        }
+    }
+
+    /// With a quota for each account.
+    #[must_use]
+    pub fn with_quota(self, quota: StorageQuota) -> Self {
+        Self { quota, ..self }
     }
 
     /// The connection to write on; a new one if there is none.
@@ -65,7 +84,8 @@ impl SqlLedger {
         let now = self.clock.seconds();
         let (origin, own_name) = (&self.origin, self.store.own_name());
         let known = &mut self.known;
-        let mut batch = Batch { origin, own_name, now, known, items, look_up, theirs: None };
+        let quota = self.quota;
+        let mut batch = Batch { origin, own_name, now, known, quota, items, look_up, theirs: None };
         let mut written = None;
         let outcome = writer.lock().map_err(Abort::from).and_then(|mut conn| {
             exclusive(&mut conn, None, |conn| {
@@ -216,6 +236,7 @@ struct Batch<'a> {
     own_name: &'a str,
     now: u64,
     known: &'a mut Known,
+    quota: StorageQuota,
     items: &'a mut Vec<Item>,
     /// Whether to look first which messages were placed before.
     look_up: bool,
@@ -277,7 +298,7 @@ impl Batch<'_> {
         size: u64,
         staging: &mut dyn Staging<Item, Placed, Refusal>,
     ) -> Result<(Vec<Admitted<Placed, Refusal>>, Told), StoreError> {
-        let mut admission = Admission::new(conn, self.origin, now, self.known);
+        let mut admission = Admission::new(conn, self.origin, now, self.known, self.quota);
         if self.look_up {
             admission.look_up(self.items)?;
         }

@@ -70,9 +70,25 @@ pub enum Feed {
     Some(AccountId, Vec<ConvId>),
 }
 
-/// Ciphertext and `ad` in one page, bytes, before it is cut: what a page costs is bounded by
-/// its bytes as well as by its rows. A page holds at least one message.
+/// Bytes in one page of a list: ciphertext, `ad` and packets.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// What a page may hold at most: what it costs is bounded by its bytes as well as by its rows. It
+/// holds at least one message.
+#[derive(Debug, Clone, Copy)]
+pub struct PageSize {
+    /// Messages and deletions.
+    pub rows: u32,
+    /// Bytes of ciphertext, `ad` and packets.
+    pub bytes: usize,
+}
+
+impl From<u32> for PageSize {
+    /// The usual bytes.
+    fn from(rows: u32) -> Self {
+        Self { rows, bytes: PAGE_BYTES }
+    }
+}
 
 /// A page of rows.
 #[derive(Debug, Clone)]
@@ -83,7 +99,7 @@ pub struct Rows {
     pub more: bool,
 }
 
-/// Up to `limit` messages and deletions behind position `after`, as `reader` sees them.
+/// A page of messages and deletions behind position `after`, as `reader` sees them.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -92,10 +108,11 @@ pub fn feed(
     of: &Feed,
     reader: &DeviceId,
     after: u64,
-    limit: u32,
+    size: impl Into<PageSize>,
 ) -> Result<Rows, StoreError> {
-    let said = messages_after(conn, of, after, limit)?;
-    let unsaid = deletions_after(conn, of, after, limit)?;
+    let size = size.into();
+    let said = messages_after(conn, of, after, size)?;
+    let unsaid = deletions_after(conn, of, after, size)?;
     // Where one of the two was cut, the other's rows behind it belong to the next page.
     let end = said.end().min(unsaid.end());
     let mut more = said.more || unsaid.more;
@@ -103,10 +120,12 @@ pub fn feed(
     items.extend(unsaid.items);
     items.retain(|item| item.index <= end);
     items.sort_unstable_by_key(|item| item.index);
-    more |= items.len() > limit as usize;
-    items.truncate(limit as usize);
+    more |= items.len() > size.rows as usize;
+    items.truncate(size.rows as usize);
     attach_packets(conn, &mut items, reader)?;
-    Ok(Rows { items, more })
+    let mut rows = Rows { items, more };
+    rows.cut(size.bytes);
+    Ok(rows)
 }
 
 impl Rows {
@@ -116,21 +135,44 @@ impl Rows {
         if self.more { last } else { u64::MAX }
     }
 
-    /// Takes rows until `limit` or the page's bytes are reached.
+    /// Takes rows until the page is full.
     fn take(
         rows: impl Iterator<Item = Result<StoredItem, StoreError>>,
-        limit: u32,
+        size: PageSize,
     ) -> Result<Self, StoreError> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for row in rows {
             let row: StoredItem = row?;
-            bytes += row.cipher.len() + row.ad.len();
-            if items.len() == limit as usize || (bytes > PAGE_BYTES && !items.is_empty()) {
+            bytes += row.bytes();
+            if items.len() == size.rows as usize || (bytes > size.bytes && !items.is_empty()) {
                 return Ok(Self { items, more: true });
             }
             items.push(row);
         }
         Ok(Self { items, more: false })
+    }
+
+    /// Leaves the rest to the next page where the packets made this one too large.
+    fn cut(&mut self, bytes: usize) {
+        let mut held = 0;
+        let fits = self.items.iter().take_while(|item| {
+            held += item.bytes();
+            held <= bytes
+        });
+        let fits = fits.count().max(1);
+        self.more |= fits < self.items.len();
+        self.items.truncate(fits);
+    }
+}
+
+impl StoredItem {
+    /// Bytes of its parts that are not bounded by a few hundred.
+    fn bytes(&self) -> usize {
+        let packets = self.packets.as_ref().map_or(0, |packets| {
+            let own = packets.own.as_ref().map_or(0, Vec::len);
+            own + packets.hashes.len() * size_of::<(DeviceId, [u8; 32])>()
+        });
+        self.cipher.len() + self.ad.len() + packets
     }
 }
 
@@ -145,7 +187,7 @@ pub fn page_after(
     after: u64,
     limit: u32,
 ) -> Result<Rows, StoreError> {
-    let mut rows = messages_after(conn, &Feed::Conversation(*conv), after, limit)?;
+    let mut rows = messages_after(conn, &Feed::Conversation(*conv), after, limit.into())?;
     attach_packets(conn, &mut rows.items, reader)?;
     Ok(rows)
 }
@@ -191,23 +233,28 @@ type MessageRow =
 type DeletionRow =
     (i64, Vec<u8>, i64, String, String, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
 
-fn messages_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result<Rows, StoreError> {
+fn messages_after(
+    conn: &mut Conn,
+    of: &Feed,
+    after: u64,
+    size: PageSize,
+) -> Result<Rows, StoreError> {
     let page = messages::table
         .filter(messages::sth_index.gt(signed(after)))
         .order(messages::sth_index)
-        .limit(i64::from(limit) + 1);
+        .limit(i64::from(size.rows) + 1);
     let read = |row: QueryResult<MessageRow>| message(row?);
     match of {
         Feed::Conversation(conv) => {
             let page = page.filter(messages::conv_id.eq(conv.as_bytes()));
-            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
+            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), size)
         }
         Feed::Account(account) => {
             let theirs = participants::table
                 .filter(participants::account_id.eq(account.as_bytes()))
                 .select(participants::conv_id);
             let page = page.filter(messages::conv_id.eq_any(theirs));
-            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
+            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), size)
         }
         Feed::Some(account, convs) => {
             let theirs = participants::table
@@ -215,28 +262,33 @@ fn messages_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result<
                 .filter(participants::conv_id.eq_any(convs.iter().map(ConvId::as_bytes)))
                 .select(participants::conv_id);
             let page = page.filter(messages::conv_id.eq_any(theirs));
-            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), limit)
+            Rows::take(page.load_iter::<MessageRow, DefaultLoadingMode>(conn)?.map(read), size)
         }
     }
 }
 
-fn deletions_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result<Rows, StoreError> {
+fn deletions_after(
+    conn: &mut Conn,
+    of: &Feed,
+    after: u64,
+    size: PageSize,
+) -> Result<Rows, StoreError> {
     let page = deletions::table
         .filter(deletions::sth_index.gt(signed(after)))
         .order(deletions::sth_index)
-        .limit(i64::from(limit) + 1);
+        .limit(i64::from(size.rows) + 1);
     let read = |row: QueryResult<DeletionRow>| deletion(row?);
     match of {
         Feed::Conversation(conv) => {
             let page = page.filter(deletions::conv_id.eq(conv.as_bytes()));
-            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)
+            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), size)
         }
         Feed::Account(account) => {
             let theirs = participants::table
                 .filter(participants::account_id.eq(account.as_bytes()))
                 .select(participants::conv_id);
             let page = page.filter(deletions::conv_id.eq_any(theirs));
-            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)
+            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), size)
         }
         Feed::Some(account, convs) => {
             let theirs = participants::table
@@ -244,7 +296,7 @@ fn deletions_after(conn: &mut Conn, of: &Feed, after: u64, limit: u32) -> Result
                 .filter(participants::conv_id.eq_any(convs.iter().map(ConvId::as_bytes)))
                 .select(participants::conv_id);
             let page = page.filter(deletions::conv_id.eq_any(theirs));
-            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), limit)
+            Rows::take(page.load_iter::<DeletionRow, DefaultLoadingMode>(conn)?.map(read), size)
         }
     }
 }

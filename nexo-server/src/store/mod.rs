@@ -38,6 +38,7 @@ mod schema;
 mod suite;
 mod tree;
 mod unwritable;
+mod usage;
 pub mod whole;
 
 use std::io;
@@ -59,18 +60,19 @@ pub use conversations::{
 };
 pub use cursors::{CursorMove, cursor_of, move_cursors, open_cursor};
 pub use directory::{KeyEvent, KeyEvents, key_events_after};
-pub use fresh::{Audience, Fresh, Present};
+pub use fresh::{Audience, Fresh, FreshItem, Present};
 pub use invites::put_invite;
 pub use ledger::SqlLedger;
 pub use links::{Link, Offer, PutLink, live_link, offer, put_link};
-pub use messages::{Deletion, Feed, PacketsOf, StoredItem, feed, message_by_id, page_after};
-pub use messages::{Rows, page_since};
+pub use messages::{Deletion, Feed, PacketsOf, PageSize, Rows, StoredItem};
+pub use messages::{feed, message_by_id, page_after, page_since};
 pub use places::message_places;
 pub use prekeys::{PrekeyRow, PublishRefusal, fallback, one_time_left, publish, stock};
 pub use proofs::{forget_proofs, use_proof};
 pub use refresh::{Login, RotateError, login_of, put_login, rotate};
 pub use retries::{RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
-pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, newest_head, tile};
+pub use tree::{StoredHeadRow, StoredTiles, bundle, head_at, head_covering, newest_head, tile};
+pub use usage::StorageQuota;
 
 use conn::{Readers, Shared, exclusive, snapshot};
 use outage::Outage;

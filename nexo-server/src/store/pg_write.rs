@@ -166,7 +166,7 @@ impl QueryFragment<Pg> for PutTree {
              time = v.time FROM v), \
              n AS (INSERT INTO heads (size, root, note, time, staged_at) \
              SELECT size, root, note, time, staged_at FROM v \
-             ON CONFLICT (size) DO UPDATE SET note = EXCLUDED.note, time = EXCLUDED.time), \
+             ON CONFLICT (size) DO NOTHING), \
              t AS (INSERT INTO tail (start, entries) \
              SELECT start, entries FROM v WHERE start IS NOT NULL), \
              i AS (INSERT INTO tiles (level, idx, hashes) SELECT * FROM unnest(",

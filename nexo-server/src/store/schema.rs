@@ -46,6 +46,20 @@ table! {
 }
 
 table! {
+    account_usage (account_id) {
+        account_id -> Binary,
+        messages -> BigInt,
+        bytes -> BigInt,
+    }
+}
+
+table! {
+    usage_counted (id) {
+        id -> Integer,
+    }
+}
+
+table! {
     challenges (nonce) {
         nonce -> Text,
         device_id -> Text,

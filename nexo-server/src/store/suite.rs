@@ -63,9 +63,11 @@ on_both_engines! {
     a_batch_on_another_head_writes_nothing,
     a_batch_goes_on_from_where_another_server_left_the_log,
     what_nobody_waits_for_is_not_looked_up,
+    a_quota_counts_what_is_stored_and_gives_back_what_is_deleted,
+    two_servers_do_not_exceed_a_quota_between_them,
     a_batch_is_told_as_the_database_has_it,
     what_a_failed_batch_read_is_forgotten,
-    challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
+    f3_challenges_are_used_once_expire_and_crowd_out_only_the_oldest,
     refresh_tokens_rotate_and_reuse_ends_the_family,
     prekeys_are_never_reused_and_claimed_once_by_few,
     more_one_time_prekeys_than_are_kept_is_refused,
@@ -151,6 +153,13 @@ impl Staging<Item, Placed, Refusal> for Zeros {
 type Outcome = Admission<Placed, Refusal>;
 
 impl Fixture {
+    /// As if the server was started again, with this quota.
+    fn quota(&mut self, quota: StorageQuota) {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let origin = Origin::parse("o").unwrap();
+        self.ledger = SqlLedger::new(store, origin, clock, Box::new(|_| {})).with_quota(quota);
+    }
+
     fn new(on: Engine) -> Self {
         let place = Place::new(on);
         let store = Store::open(&place.database).unwrap();
@@ -728,6 +737,85 @@ fn what_nobody_waits_for_is_not_looked_up(on: Engine) {
     }
 }
 
+/// A message of alice's with 100 bytes of ciphertext; `ad` and packet come on top.
+fn sized(conv: ConvId, id: &str, dseq: u64) -> NewMessage {
+    NewMessage { cipher: vec![b'x'; 100], ..message(conv, id, "alice", &["bob"], Some(dseq)) }
+}
+
+/// Bytes of one such message, as they are counted.
+fn weight(conv: ConvId) -> u64 {
+    let new = sized(conv, "m", 1);
+    let packets = new.native.iter().flat_map(|native| &native.packets);
+    (new.cipher.len() + new.ad.len() + packets.map(|p| p.bytes.len()).sum::<usize>()) as u64
+}
+
+fn a_quota_counts_what_is_stored_and_gives_back_what_is_deleted(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
+    let send = |id: &str, dseq| Item::Message(sized(conv, id, dseq));
+    let delete = |id: &str| {
+        Item::Deletion(NewDeletion {
+            conv,
+            target: MsgId::parse(id).unwrap(),
+            device: device("alice"),
+            native: Some(NativeDeletion {
+                statement: vec![1],
+                sig: vec![2],
+                target_envelope: bytes_of(id),
+            }),
+        })
+    };
+    // Stored, and one of them deleted, before there was a quota.
+    fixture.commit(vec![send("m1", 1), send("m2", 2)]);
+    fixture.one(delete("m1"));
+    let bytes = weight(conv) * 2;
+    fixture.quota(StorageQuota { messages: 4, bytes });
+    assert!(
+        matches!(fixture.one(send("m3", 3)), Admission::Placed { .. }),
+        "two of four, in bytes"
+    );
+    assert_eq!(refusal(&fixture.one(send("m4", 4))), Some(Refusal::BytesUsedUp));
+    assert!(matches!(fixture.one(send("m3", 3)), Admission::Known { .. }), "a retry is known");
+    let bob = Item::Message(message(conv, "m4", "bob", &["alice"], Some(1)));
+    assert!(matches!(fixture.one(bob), Admission::Placed { .. }), "bob has a quota of his own");
+    // In one batch: what is deleted makes room at once, and only so much.
+    let batch = vec![delete("m2"), send("m4", 4), send("m5", 5)];
+    let outcomes = fixture.commit(batch);
+    assert!(matches!(outcomes[1], Admission::Placed { .. }), "{outcomes:?}");
+    assert_eq!(refusal(&outcomes[2]), Some(Refusal::MessagesUsedUp), "four, deleted or not");
+    fixture.one(delete("m3"));
+    assert_eq!(refusal(&fixture.one(send("m5", 5))), Some(Refusal::MessagesUsedUp));
+    // A server without a quota counts as well, once there was one with.
+    fixture.quota(StorageQuota::default());
+    assert!(matches!(fixture.one(send("m5", 5)), Admission::Placed { .. }));
+    fixture.quota(StorageQuota { messages: 5, bytes: 0 });
+    assert_eq!(refusal(&fixture.one(send("m6", 6))), Some(Refusal::MessagesUsedUp));
+    fixture.quota(StorageQuota { messages: 6, bytes: 0 });
+    assert!(matches!(fixture.one(send("m6", 6)), Admission::Placed { .. }));
+}
+
+fn two_servers_do_not_exceed_a_quota_between_them(on: Engine) {
+    let (mut fixture, conv) = Fixture::pair(on);
+    let quota = StorageQuota { messages: 3, bytes: 0 };
+    fixture.quota(quota);
+    let origin = Origin::parse("o").unwrap();
+    let (store, clock) = (fixture.store.clone(), fixture.clock.clone());
+    let mut other = SqlLedger::new(store, origin, clock, Box::new(|_| {})).with_quota(quota);
+    let send = |dseq: u64| Item::Message(sized(conv, &format!("m{dseq}"), dseq));
+    assert!(matches!(fixture.one(send(1)), Admission::Placed { .. }));
+    // The other has counted one; meanwhile two more are placed here.
+    let mut batch = vec![send(2)];
+    let mut tree = Zeros { size: fixture.size, follows: true, ..Zeros::default() };
+    other.commit(fixture.size, &mut batch, &mut tree).unwrap();
+    assert!(matches!(tree.outcomes[0], Admission::Placed { .. }));
+    let mut tree = Zeros { size: fixture.size, follows: true, ..Zeros::default() };
+    fixture.ledger.commit(fixture.size, &mut vec![send(3), send(4)], &mut tree).unwrap();
+    assert!(matches!(tree.outcomes[0], Admission::Placed { .. }));
+    assert_eq!(refusal(&tree.outcomes[1]), Some(Refusal::MessagesUsedUp));
+    let mut tree = Zeros { size: tree.size, follows: true, ..Zeros::default() };
+    other.commit(fixture.size + 1, &mut vec![send(5)], &mut tree).unwrap();
+    assert_eq!(refusal(&tree.outcomes[0]), Some(Refusal::MessagesUsedUp));
+}
+
 fn a_batch_is_told_as_the_database_has_it(on: Engine) {
     let (mut fixture, conv) = Fixture::pair(on);
     assert_eq!(fixture.rung.lock().unwrap()[0].keys_changed, [account("alice")]);
@@ -755,10 +843,17 @@ fn a_batch_is_told_as_the_database_has_it(on: Engine) {
     let [fresh] = &told[..] else { panic!("{told:?}") };
     assert_eq!((fresh.before, fresh.size), (2, 5));
     assert_eq!(fresh.accounts, [account("alice"), account("bob")]);
-    // What is told leaves out the packets, and they alone.
-    let mut rows = rows;
-    rows.iter_mut().filter_map(|row| row.packets.as_mut()).for_each(|p| *p = PacketsOf::default());
-    assert_eq!(format!("{:?}", fresh.items.as_ref().unwrap()), format!("{rows:?}"));
+    assert_eq!(fresh.members[&conv], [account("alice"), account("bob")]);
+    let shown = |fresh: &FreshItem| {
+        let packets = fresh.packets_of(&device("bob"));
+        format!("{:?}", StoredItem { packets, ..fresh.item.clone() })
+    };
+    let shown: Vec<String> = fresh.items.iter().flatten().map(shown).collect();
+    let stored: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
+    assert_eq!(shown, stored);
+    let own = |row: &StoredItem| row.packets.as_ref().map(|packets| packets.own.is_some());
+    let (gone, said) = (Some(false), Some(true));
+    assert_eq!(rows.iter().map(own).collect::<Vec<_>>(), [gone, None, said], "m1, its end, m3");
 }
 
 fn what_a_failed_batch_read_is_forgotten(on: Engine) {
@@ -778,7 +873,7 @@ fn what_a_failed_batch_read_is_forgotten(on: Engine) {
     assert_eq!(after, Admission::Refused(Refusal::DeviceBarred));
 }
 
-fn challenges_are_used_once_expire_and_crowd_out_only_the_oldest(on: Engine) {
+fn f3_challenges_are_used_once_expire_and_crowd_out_only_the_oldest(on: Engine) {
     let fixture = Fixture::new(on);
     let (me, other) = (device("alice"), device("bob"));
     let put = |who: &DeviceId, n: u64, exp| {

@@ -35,13 +35,27 @@ pub fn newest_head(conn: &mut Conn) -> Result<Option<StoredHeadRow>, StoreError>
     row.map(head).transpose()
 }
 
-/// The head signed at exactly this size.
+/// The head signed at exactly this size, as it was first signed.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn head_at(conn: &mut Conn, size: u64) -> Result<Option<StoredHeadRow>, StoreError> {
     let row = heads::table
         .find(signed(size))
+        .select((heads::size, heads::root, heads::note, heads::time))
+        .first::<HeadRow>(conn)
+        .optional()?;
+    row.map(head).transpose()
+}
+
+/// The smallest head whose tree has the entry at position `index`, from 1, as it was first signed.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn head_covering(conn: &mut Conn, index: u64) -> Result<Option<StoredHeadRow>, StoreError> {
+    let row = heads::table
+        .filter(heads::size.ge(signed(index)))
+        .order(heads::size)
         .select((heads::size, heads::root, heads::note, heads::time))
         .first::<HeadRow>(conn)
         .optional()?;

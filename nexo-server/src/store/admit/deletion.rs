@@ -33,6 +33,7 @@ impl Admission<'_> {
             let placed = Placed { ts: self.now };
             return Ok(Ok(Decision::Known { index: unsigned("messages", index)?, placed }));
         }
+        self.known.usages.deleted(self.conn, &device.account, target.index)?;
         self.insert_deletion(new, &device, &target, index)?;
         let (account, ts) = (device.account, self.now);
         let row = Row { index, account, ts, target: unsigned("messages", target.index)? };

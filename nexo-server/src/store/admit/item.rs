@@ -147,7 +147,7 @@ pub struct NativeMessage {
 }
 
 /// A key packet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Packet {
     /// Whom it is for.
     pub device: DeviceId,
@@ -215,6 +215,12 @@ pub enum Refusal {
     /// The `msg_id` was used with other content.
     #[error("the msg_id was used with other content")]
     Conflict,
+    /// The account stores as many messages as it may.
+    #[error("the account has as many messages as it may store")]
+    MessagesUsedUp,
+    /// The account stores as many bytes as it may, or would with this.
+    #[error("the account has as many bytes as it may store; deleting messages makes room")]
+    BytesUsedUp,
     /// The send counter was used, or lies below the window.
     #[error("the send counter was used before")]
     CounterUsed,

@@ -11,6 +11,7 @@ use nexo_schema::ids::{AccountId, ConvId, DeviceId};
 
 use crate::store::accounts::Device;
 use crate::store::counters::Counter;
+use crate::store::usage::Usages;
 
 /// Rows kept at most, of all kinds; some ten megabytes.
 const MOST: usize = 20_000;
@@ -24,6 +25,7 @@ pub(in crate::store) struct Known {
     /// Devices that are not revoked.
     pub(super) devices_of: HashMap<AccountId, Arc<[Device]>>,
     pub(super) counters: HashMap<DeviceId, Counter>,
+    pub(super) usages: Usages,
     last_staged: Option<u64>,
 }
 
@@ -45,6 +47,7 @@ impl Known {
     /// After another server wrote: what it may have changed besides keys.
     pub(in crate::store) fn moved(&mut self, last_staged: u64) {
         self.counters.clear();
+        self.usages.moved();
         self.last_staged = Some(last_staged);
     }
 
@@ -65,7 +68,7 @@ impl Known {
     /// Makes room by forgetting, between batches.
     pub(super) fn bound(&mut self) {
         let rows = self.devices.len() + self.members.len() + self.devices_of.len();
-        if rows + self.counters.len() > MOST {
+        if rows + self.counters.len() + self.usages.len() > MOST {
             *self = Self { last_staged: self.last_staged, ..Self::default() };
         }
     }

@@ -16,6 +16,7 @@ use crate::store::accounts::{Device, standing_devices};
 use crate::store::counters::counter_of;
 use crate::store::fresh::Row;
 use crate::store::prekeys::fallback;
+use crate::store::usage::UsedUp;
 
 impl<'a> Admission<'a> {
     pub(super) fn message(&mut self, number: usize, new: &'a NewMessage, index: u64) -> Outcome {
@@ -28,10 +29,9 @@ impl<'a> Admission<'a> {
         if !self.members(&new.conv)?.contains(&device.account) {
             refuse!(Refusal::NotParticipant);
         }
-        if let Some(native) = &new.native
-            && let Some(refusal) = self.check_native(new, native, &device)?
-        {
-            // A retry is known by its id, whatever has changed since: devices, counters, prekeys.
+        if let Some(refusal) = self.barred(new, &device)? {
+            // A retry is known by its id, whatever has changed since: devices, counters, prekeys,
+            // what is stored.
             return match self.rows.earlier(self.conn, number, new)? {
                 Some(earlier) => Ok(self.again(new, &earlier)),
                 None => Ok(Err(refusal)),
@@ -43,6 +43,7 @@ impl<'a> Admission<'a> {
         if let Some(earlier) = self.rows.place(self.conn, number, new, &device, at)? {
             return Ok(self.again(new, &earlier));
         }
+        self.known.usages.stored(self.conn, &device.account, new)?;
         if let Some(dseq) = new.native.as_ref().and_then(|native| native.dseq) {
             counter_of(self.conn, &mut self.known.counters, &new.device)?.mark(dseq);
         }
@@ -52,6 +53,20 @@ impl<'a> Admission<'a> {
             None => entry::plain_message(&content),
         };
         Ok(Ok(Decision::Place { entry, placed: Placed { ts } }))
+    }
+
+    /// Why a message that is not a retry gets no place, if it gets none.
+    fn barred(&mut self, new: &NewMessage, device: &Device) -> Result<Option<Refusal>, StoreError> {
+        if let Some(native) = &new.native
+            && let Some(refusal) = self.check_native(new, native, device)?
+        {
+            return Ok(Some(refusal));
+        }
+        let (usages, quota) = (&mut self.known.usages, self.quota);
+        Ok(usages.refuses(self.conn, quota, &device.account, new)?.map(|used_up| match used_up {
+            UsedUp::Messages => Refusal::MessagesUsedUp,
+            UsedUp::Bytes => Refusal::BytesUsedUp,
+        }))
     }
 
     /// The hash that the entry of `new` holds, had it been stored with this shape and time.

@@ -16,6 +16,7 @@ use super::accounts::{Device, device_by_id};
 use super::conversations::participants_of;
 use super::counters::store_all;
 use super::fresh::{Row, Told};
+use super::usage::StorageQuota;
 use super::{Conn, StoreError};
 use rows::Rows;
 
@@ -57,6 +58,7 @@ pub(super) struct Admission<'a> {
     /// The time of every item of the batch, Unix seconds; never before an earlier batch's.
     now: u64,
     known: &'a mut Known,
+    quota: StorageQuota,
     rows: Rows<'a>,
     told: Told,
     /// Conversations in which something was placed.
@@ -71,10 +73,11 @@ impl<'a> Admission<'a> {
         origin: &'a Origin,
         now: u64,
         known: &'a mut Known,
+        quota: StorageQuota,
     ) -> Self {
         known.bound();
         let (rows, told, touched) = Default::default();
-        Self { conn, origin, now, known, rows, told, touched }
+        Self { conn, origin, now, known, quota, rows, told, touched }
     }
 
     /// Reads in bulk which messages were placed before, where an insert does not tell.
@@ -114,10 +117,13 @@ impl<'a> Admission<'a> {
     pub(super) fn finish(mut self) -> Result<Told, StoreError> {
         self.rows.flush(self.conn)?;
         store_all(self.conn, &mut self.known.counters)?;
+        self.known.usages.store(self.conn)?;
         self.touched.sort_unstable();
         self.touched.dedup();
         for conv in &self.touched {
-            self.told.accounts.extend(self.known.members.get(conv).into_iter().flatten());
+            if let Some(members) = self.known.members.get(conv) {
+                self.told.members.insert(*conv, members.clone());
+            }
         }
         Ok(self.told)
     }

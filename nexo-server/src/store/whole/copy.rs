@@ -211,6 +211,8 @@ tables! {
         accept_sig: Vec<u8>)
         by (sth_index);
     send_counters(device_id: String, highest: i64, used: Vec<u8>) by (device_id);
+    account_usage(account_id: Vec<u8>, messages: i64, bytes: i64) by (account_id);
+    usage_counted(id: i32) by (id);
     challenges(nonce: String, device_id: String, request: Vec<u8>, exp: i64) by (nonce);
     refresh_tokens(hash: Vec<u8>, family: Vec<u8>, device_id: String, jkt: Option<String>,
         exp: i64, rotated_at: Option<i64>)

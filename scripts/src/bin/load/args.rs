@@ -55,8 +55,8 @@ pub(crate) struct Plan {
     /// database of it with half of the clients each
     #[arg(long, conflicts_with = "server")]
     pub(crate) postgres: bool,
-    /// What to measure, of: rest-one, rest, ws-one, ws, ws-receipts, ws-seed [default: all; with
-    /// --postgres the first four]
+    /// What to measure, of: rest-one, rest, ws-one, ws, ws-receipts, ws-seed [default: these; with
+    /// --postgres the first four], fanout, idle, abuse
     #[arg(
         long,
         value_name = "CASE",
@@ -71,6 +71,9 @@ pub(crate) struct Plan {
     /// WebSocket connections, and the messages each has in flight
     #[arg(long, value_name = "CONNECTIONSxINFLIGHT", default_value = "64x32", value_parser = product)]
     pub(crate) ws: (usize, usize),
+    /// Sockets of the case idle
+    #[arg(long, value_name = "SOCKETS", default_value_t = 10_000, value_parser = sockets)]
+    pub(crate) sockets: usize,
     /// Seconds measured, each case, each round, each server
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
     pub(crate) seconds: u64,
@@ -103,6 +106,23 @@ pub(crate) enum Case {
     WsReceipts,
     /// The same in the seed's envelopes.
     WsSeed,
+    /// Deliveries, beside a bare echo.
+    Fanout,
+    /// Sockets that say nothing.
+    Idle,
+    /// Clients that misbehave.
+    Abuse,
+}
+
+/// A case with servers of its own; see `scenes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// See [`Case::Fanout`].
+    Fanout,
+    /// See [`Case::Idle`].
+    Idle,
+    /// See [`Case::Abuse`].
+    Abuse,
 }
 
 /// One client alone, then many, over each corridor.
@@ -132,7 +152,7 @@ impl Plan {
         let usual = if self.postgres { &CASES[..ENGINE_CASES] } else { &CASES[..] };
         let cases = if self.cases.is_empty() { usual } else { &self.cases };
         let mut distinct: Vec<Shape> = Vec::new();
-        for shape in cases.iter().map(|&case| self.shape(case)) {
+        for shape in cases.iter().filter_map(|&case| self.shape(case)) {
             if !distinct.contains(&shape) {
                 distinct.push(shape);
             }
@@ -140,17 +160,29 @@ impl Plan {
         distinct
     }
 
-    fn shape(&self, case: Case) -> Shape {
+    /// What is played after that.
+    pub(crate) fn scenes(&self) -> Vec<Scene> {
+        let mut distinct = Vec::new();
+        for scene in self.cases.iter().filter_map(|&case| scene(case)) {
+            if !distinct.contains(&scene) {
+                distinct.push(scene);
+            }
+        }
+        distinct
+    }
+
+    fn shape(&self, case: Case) -> Option<Shape> {
         let (connections, in_flight) = self.ws;
         let many = |talk| Shape::Socket { connections, in_flight, talk };
-        match case {
+        Some(match case {
+            Case::Fanout | Case::Idle | Case::Abuse => return None,
             Case::RestOne => Shape::Rest { clients: 1 },
             Case::Rest => Shape::Rest { clients: self.rest },
             Case::WsOne => Shape::Socket { connections: 1, in_flight: 1, talk: Talk::Acks },
             Case::Ws => many(Talk::Acks),
             Case::WsReceipts => many(Talk::Receipts),
             Case::WsSeed => many(Talk::Seed),
-        }
+        })
     }
 
     /// The relay to compare with the bare loop.
@@ -175,6 +207,15 @@ impl Plan {
     }
 }
 
+fn scene(case: Case) -> Option<Scene> {
+    match case {
+        Case::Fanout => Some(Scene::Fanout),
+        Case::Idle => Some(Scene::Idle),
+        Case::Abuse => Some(Scene::Abuse),
+        _ => None,
+    }
+}
+
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     process::address(text).ok_or("expected http://ADDRESS:PORT, with a numeric address")
 }
@@ -183,6 +224,12 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 fn count(text: &str) -> Result<usize, &'static str> {
     let number = text.parse().ok().filter(|n| (1..=2000).contains(n));
     number.ok_or("expected a number from 1 to 2000")
+}
+
+/// A loopback address has some 28,000 ports for one server, and there are more of them.
+fn sockets(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|n| (1..=100_000).contains(n));
+    number.ok_or("expected a number from 1 to 100000")
 }
 
 /// What the relay takes as `cipher`.
@@ -243,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn scenes_are_chosen_by_name_and_only_so() {
+        let chosen = plan("load --spawn a --cases idle,fanout,idle --sockets 500").unwrap();
+        assert_eq!(chosen.scenes(), [Scene::Idle, Scene::Fanout]);
+        assert_eq!((chosen.cases().len(), chosen.sockets), (0, 500));
+        assert_eq!(plan("load --spawn a --cases ws,abuse").unwrap().cases().len(), 1);
+        assert_eq!(plan("load --spawn a").unwrap().scenes(), []);
+    }
+
+    #[test]
     fn engines_are_compared_without_the_bare_loop() {
         let plan = plan("load --spawn a --postgres").unwrap();
         assert_eq!(plan.both_engines(), Some(Path::new("a")));
@@ -266,6 +322,7 @@ mod tests {
             "load --spawn a --payload 0",
             "load --spawn a --payload 65537",
             "load --spawn a --seconds 0",
+            "load --spawn a --sockets 0",
         ] {
             assert!(plan(line).is_err(), "{line}");
         }

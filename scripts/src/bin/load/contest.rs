@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 use nexo_scripts::stats::Sample;
 use nexo_scripts::turns;
@@ -42,11 +41,7 @@ pub(crate) async fn play(
     case: Shape,
     round: u32,
 ) -> Result<Vec<Sample>, ContestError> {
-    let phase = Phase {
-        warm_up: Duration::from_secs(plan.warmup),
-        measured: plan.seconds(),
-        payload: plan.payload,
-    };
+    let phase = Phase::of(plan);
     let mut samples = vec![Sample::default(); contenders.len()];
     for turn in turns::order(contenders.len(), round) {
         let Contender { name, target, .. } = &contenders[turn];

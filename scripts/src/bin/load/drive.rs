@@ -11,6 +11,7 @@ use nexo_scripts::stats::{Sample, Window};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 
+use crate::args::Plan;
 use crate::shape::{Letters, Shape};
 use crate::{rest, socket};
 
@@ -26,6 +27,17 @@ pub(crate) struct Phase {
     pub(crate) measured: Duration,
     /// Bytes of ciphertext a message.
     pub(crate) payload: usize,
+}
+
+impl Phase {
+    /// As it was asked for.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            warm_up: Duration::from_secs(plan.warmup),
+            measured: plan.seconds(),
+            payload: plan.payload,
+        }
+    }
 }
 
 /// Servers under load that share one log; clients are dealt out to them in turn.
@@ -98,7 +110,7 @@ pub(crate) async fn drive(
             }
         };
     }
-    let cpu = cpu_between(&target.pids, window);
+    let cpu = cpu_between(target.pids.clone(), window);
     let all = async {
         let mut sample = Sample::default();
         while let Some(done) = workers.join_next().await {
@@ -116,7 +128,7 @@ pub(crate) async fn drive(
 }
 
 /// CPU time that the processes use within the window; `None` if one cannot be asked.
-async fn cpu_between(pids: &[u32], window: Window) -> Option<Duration> {
+pub(crate) async fn cpu_between(pids: Vec<u32>, window: Window) -> Option<Duration> {
     let used = || pids.iter().map(|&pid| cpu_time(pid)).sum::<Option<Duration>>();
     sleep_until(window.opens.into()).await;
     let before = used().filter(|_| !pids.is_empty());

@@ -16,6 +16,7 @@
 //!      │    └─ drive   workers over rest or socket, for one measured window
 //!      │         └─ shape      what they say, and what they listen for
 //!      ├─ table        the figures at the end
+//!      ├─ scenes       fan-out, idle sockets, abuse: several loads at once
 //!      └─ bare         the bare loop, a process of its own (`load bare`), and lone commits
 //! ```
 //!
@@ -27,6 +28,7 @@ mod bare;
 mod contest;
 mod drive;
 mod rest;
+mod scenes;
 mod servers;
 mod shape;
 mod socket;
@@ -68,6 +70,12 @@ enum LoadError {
         /// Different positions among them.
         places: usize,
     },
+    /// A scene failed.
+    #[error(transparent)]
+    Scene(#[from] scenes::SceneError),
+    /// Scenes start servers of their own.
+    #[error("the cases fanout, idle and abuse want --spawn, without --postgres")]
+    NotSpawned,
     /// Ctrl-C, or somebody else's signal.
     #[error("interrupted")]
     Interrupted,
@@ -112,7 +120,22 @@ fn plan_and_run(plan: &Plan) -> Result<(), LoadError> {
 }
 
 async fn run(plan: &Plan) -> Result<(), LoadError> {
-    let cases = plan.cases();
+    let (cases, scenes) = (plan.cases(), plan.scenes());
+    if !scenes.is_empty() && (plan.spawn.is_none() || plan.postgres) {
+        return Err(LoadError::NotSpawned);
+    }
+    if !cases.is_empty() {
+        contest(plan, cases).await?;
+    }
+    let mut servers = Servers::none(plan, 0)?;
+    for scene in scenes {
+        let program = plan.spawn.as_deref().ok_or(LoadError::NotSpawned)?;
+        scenes::play(scene, plan, program, &mut servers).await?;
+    }
+    Ok(())
+}
+
+async fn contest(plan: &Plan, cases: Vec<Shape>) -> Result<(), LoadError> {
     let seats = cases.iter().map(Shape::seats).max().unwrap_or(1);
     let mut servers = Servers::none(plan, seats)?;
     let (contenders, mut commits) = match plan.both_engines() {

@@ -81,7 +81,7 @@ impl Servers {
                 seats: Arc::new(take_seats(address, self.seats).await?),
             },
         };
-        let bare = self.bare(&relay.seats)?;
+        let bare = self.bare("bare", &relay.seats)?;
         Ok(vec![
             Contender { name: "bare", target: bare, against: None },
             Contender { name: "relay", target: relay, against: Some(0) },
@@ -113,6 +113,33 @@ impl Servers {
         ])
     }
 
+    /// A relay that has held nothing yet, with accounts on it, with rate limits or without.
+    ///
+    /// # Errors
+    /// [`ServersError`].
+    pub(crate) async fn relay(
+        &mut self,
+        program: &Path,
+        name: &str,
+        seats: usize,
+        limited: bool,
+    ) -> Result<Target, ServersError> {
+        let args = relay_args(&self.dir().join(name), None, limited);
+        let relay = Process::start(program, &args, None)?;
+        let (addresses, pids) = (vec![relay.address], vec![relay.pid()]);
+        self.processes.push(relay);
+        let seats = Arc::new(take_seats(addresses[0], seats).await?);
+        Ok(Target { addresses, pids, seats })
+    }
+
+    /// A bare echo that has held nothing yet, for the clients of a relay.
+    ///
+    /// # Errors
+    /// [`ServersError`].
+    pub(crate) fn echo(&mut self, name: &str, relay: &Target) -> Result<Target, ServersError> {
+        self.bare(name, &relay.seats)
+    }
+
     /// Starts relays that share a log, with keys in one place and a data directory each.
     async fn relays(
         &mut self,
@@ -125,7 +152,7 @@ impl Servers {
         let keys = self.dir().join(format!("{name}-0"));
         for number in 0..count {
             let data = self.dir().join(format!("{name}-{number}"));
-            let args = relay_args(&data, (number > 0).then_some(&keys));
+            let args = relay_args(&data, (number > 0).then_some(&keys), false);
             let relay = Process::start(program, &args, database)?;
             addresses.push(relay.address);
             pids.push(relay.pid());
@@ -137,10 +164,10 @@ impl Servers {
 
     /// Starts the bare loop. It gets the same bytes as the relay, and reads the token as little
     /// as the name.
-    fn bare(&mut self, like: &[Seat]) -> Result<Target, ServersError> {
-        let data = self.dir().join("bare");
+    fn bare(&mut self, name: &str, like: &[Seat]) -> Result<Target, ServersError> {
+        let data = self.dir().join(name);
         let mut args: Vec<OsString> = ["bare", "--dir"].map(Into::into).into();
-        args.extend([data.into(), "--seats".into(), self.seats.to_string().into()]);
+        args.extend([data.into(), "--seats".into(), like.len().to_string().into()]);
         let bare = Process::start(&std::env::current_exe()?, &args, None)?;
         let seats = like.iter().enumerate().map(|(number, seat)| bare::seat(number, &seat.token));
         let target = Target {
@@ -153,10 +180,11 @@ impl Servers {
     }
 }
 
-fn relay_args(data: &Path, keys: Option<&PathBuf>) -> Vec<OsString> {
+fn relay_args(data: &Path, keys: Option<&PathBuf>, limited: bool) -> Vec<OsString> {
     let mut args: Vec<OsString> = ["serve", "--data-dir"].map(Into::into).into();
     args.push(data.into());
-    args.extend(["--listen", "127.0.0.1:0", "--rate-limit", "off"].map(OsString::from));
+    let limits = if limited { "on" } else { "off" };
+    args.extend(["--listen", "127.0.0.1:0", "--rate-limit", limits].map(OsString::from));
     if let Some(keys) = keys {
         args.extend(["--keys".into(), keys.into()]);
     }

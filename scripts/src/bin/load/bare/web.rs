@@ -1,4 +1,5 @@
-//! The bare loop's two corridors: a REST route and a WebSocket, as thin as they can be.
+//! The bare loop's two corridors, a REST route and a WebSocket, as thin as they can be; and beside
+//! them an echo, which is thinner.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,7 +34,7 @@ pub(super) fn serve(args: &BareArgs) -> Result<(), BareError> {
     };
     let rocket = rocket::custom(config)
         .manage(door)
-        .mount("/", routes![post_message, connect])
+        .mount("/", routes![post_message, connect, echo])
         .attach(AdHoc::on_liftoff("announce", |rocket| Box::pin(async { announce(rocket) })));
     rocket::execute(rocket.launch())
         .map(drop)
@@ -68,6 +69,28 @@ fn connect(ws: WebSocket, door: &State<Door>) -> Channel<'static> {
         Box::pin(async move {
             // Ends when the client leaves, or sends what it should not.
             let _ = talk(stream, &door).await;
+            Ok(())
+        })
+    })
+}
+
+/// The barest socket there is: each frame comes back, those that are there at once in one write.
+#[get("/echo")]
+fn echo(ws: WebSocket) -> Channel<'static> {
+    ws.channel(|mut stream| {
+        Box::pin(async move {
+            while let Some(frame) = stream.next().await {
+                let mut ready = Some(frame);
+                while let Some(frame) = ready {
+                    match frame? {
+                        Frame::Text(text) => stream.feed(Frame::Text(text)).await?,
+                        Frame::Close(_) => return Ok(()),
+                        _ => {}
+                    }
+                    ready = rocket::futures::FutureExt::now_or_never(stream.next()).flatten();
+                }
+                stream.flush().await?;
+            }
             Ok(())
         })
     })

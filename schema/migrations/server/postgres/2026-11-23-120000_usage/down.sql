@@ -1,0 +1,2 @@
+DROP TABLE usage_counted;
+DROP TABLE account_usage;
