@@ -282,12 +282,9 @@ const ALTERED: &[(&str, &[&str])] = &[
     ("DELETE FROM tail WHERE start = 259", &["bundle tail", "bundle tail 260"]),
     ("DELETE FROM tail", &["bundle tail"]),
     // Heads.
-    ("UPDATE log_head SET time = time + 1", &["head log_head", "head log_head"]),
+    ("UPDATE log_head SET time = time + 1", &["head log_head"]),
     ("UPDATE log_head SET origin = 'other.test'", &["head log_head"]),
-    (
-        "UPDATE log_head SET note = (SELECT note FROM heads WHERE size = 9)",
-        &["head log_head", "head log_head"],
-    ),
+    ("UPDATE log_head SET note = (SELECT note FROM heads WHERE size = 9)", &["head log_head"]),
     (
         "UPDATE heads SET root = (SELECT root FROM heads WHERE size = 5) WHERE size = 9",
         &["head heads 9"],

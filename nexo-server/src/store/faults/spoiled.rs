@@ -93,12 +93,12 @@ fn every_write_of_a_batch_may_fail(on: Engine) {
     assert_eq!(relay.there(numbers.clone()), 0);
     assert!(placed(&relay.submit(numbers, 0..0)));
 
-    // A renewed head is an update of the row of its size.
+    // A renewal is an update of the newest head alone.
     relay.stop().unwrap();
     for when in ["BEFORE", "AFTER"] {
-        spoil(&mut conn, when, ("heads", "UPDATE"));
+        spoil(&mut conn, when, ("log_head", "UPDATE"));
         let refused = relay.start().unwrap_err();
-        mend(&mut conn, "heads");
+        mend(&mut conn, "log_head");
         assert!(matches!(refused, StartError::FirstHead(_)), "{refused}");
     }
     relay.survives();
