@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -516,13 +516,17 @@ fn killed(command: &mut Command, longest: u64) -> bool {
 fn kills(rounds: usize) {
     let (server, alice, bob) = two(Engine::Sqlite);
     let (mut texts, mut kills) = (BTreeSet::new(), 0);
+    // Moments are spread over what one send takes here, so that most of them come before its end.
+    let began = Instant::now();
+    bob.nexo(&["send", "alice", "how long does it take?"]).sent();
+    let span = u64::try_from(began.elapsed().as_millis()).unwrap().clamp(5, 400);
     for round in 0..rounds {
         let words = format!("m{round}");
         let key = format!("k{round}");
         let args = ["send", "bob", &words, "--idempotency-key", &key];
-        kills += usize::from(killed(&mut alice.command(&args), 400));
+        kills += usize::from(killed(&mut alice.command(&args), span));
         alice.nexo(&args).sent();
-        kills += usize::from(killed(&mut bob.command(&["tail", "--json"]), 400));
+        kills += usize::from(killed(&mut bob.command(&["tail", "--json"]), span));
         if round % 3 == 0 {
             bob.nexo(&["send", "alice", "so that keys turn"]).sent();
             alice.received().ok();
