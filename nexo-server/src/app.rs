@@ -7,6 +7,7 @@ use std::time::Duration;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, DeviceId, Origin};
 use rocket::tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::LogReceipt;
 use crate::auth::dpop::DpopChecker;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub dpop: DpopChecker,
     /// Rates.
     pub limits: Limits,
+    /// The tasks of open sockets.
+    pub sockets: TaskTracker,
     /// Whether the relay is about to end.
     pub stopping: Stopping,
     /// Counts for the operator.

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use rocket::fairing::AdHoc;
+use rocket::tokio::time::timeout;
 use rocket::{Build, Rocket};
+use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Parts};
 use crate::auth::dpop::DpopChecker;
@@ -102,6 +104,7 @@ pub fn build(config: Config, clock: Clock) -> Result<Relay, ServeError> {
         dpop: DpopChecker::new(&config, &origin, clock.seconds()),
         limits: Limits::new(config.rate_limit),
         metrics: Metrics::default(),
+        sockets: TaskTracker::new(),
         stopping: Stopping::default(),
         origin,
         clock,
@@ -188,6 +191,10 @@ impl Relay {
             })
         }));
         let launched = rocket.launch().await;
+        // Rocket waits for requests; sockets have been told to end as well.
+        app.sockets.close();
+        let grace = Duration::from_secs(app.config.grace.into());
+        let _ = timeout(grace, app.sockets.wait()).await;
         if let Some(metrics) = metrics {
             metrics.close().await;
         }

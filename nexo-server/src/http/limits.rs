@@ -11,7 +11,7 @@
 //! | strangers | address, as log-ins            | 120 / minute | 120   |
 //! | writes   | device                          | 600 / second | 2,000 |
 //! | account  | account, over all its devices   | 2,400 / second | 8,000 |
-//! | bytes    | account, KiB written            | 16 MiB / second | 128 MiB |
+//! | bytes    | account, KiB written            | 4 MiB / second | 16 MiB |
 //!
 //! Strangers are requests whose token is refused: whoever guesses tokens is slowed down, and
 //! whoever has a good one behind the same address is not.
@@ -95,7 +95,7 @@ impl<C: Clock + Clone> Limits<C> {
             writes: Keyed::new(Policy::new("writes", 2000, 600), 600, clock),
             strangers: Keyed::new(Policy::new("strangers", 120, 2), 2, clock),
             account: Keyed::new(Policy::new("account", 8000, 2400), 2400, clock),
-            bytes: Keyed::new(Policy::new("kib", 131_072, 16_384), 16_384, clock),
+            bytes: Keyed::new(Policy::new("kib", 16_384, 4096), 4096, clock),
         }
     }
 
@@ -302,12 +302,12 @@ mod tests {
         let (one, two) = (device("one", 1), device("two", 1));
         let large = 256 * KIB;
         let passed = (0..600).filter(|n| limits.write([&one, &two][n % 2], large).is_ok()).count();
-        assert_eq!(passed, 512, "128 MiB");
+        assert_eq!(passed, 64, "16 MiB");
         let refused = limits.write(&one, large).unwrap_err();
-        assert_eq!((refused.policy.name, refused.policy.window), ("kib", 8));
+        assert_eq!((refused.policy.name, refused.policy.window), ("kib", 4));
         clock.advance(Duration::from_secs(1));
         let passed = (0..600).filter(|_| limits.write(&one, large).is_ok()).count();
-        assert_eq!(passed, 64, "16 MiB a second");
+        assert_eq!(passed, 16, "4 MiB a second");
         // More than is ever there at once is refused, not a panic.
         assert!(limits.write(&device("three", 3), usize::MAX).is_err());
     }

@@ -225,7 +225,7 @@ impl<L: Ledger> Log<L> {
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("log".into())
-            .spawn(move || timer.block_on(sequencer.run(queue, stopped, pace)))?;
+            .spawn(move || sequencer.run_out(&timer, queue, stopped, pace))?;
         let log = Self { queue: queue_in, heads, identity, counters, others };
         Ok((log, Writer { stop, thread }))
     }

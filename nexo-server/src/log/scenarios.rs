@@ -5,7 +5,10 @@ use super::signer::tests::keys;
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 
 const ORIGIN: &str = "relay.example.org";
 
@@ -389,6 +392,36 @@ fn a_panicking_ledger_leaves_nobody_waiting() {
     let (log, writer) = server.start();
     assert_eq!(send(&log, message("a")).unwrap().index, 0);
     writer.shutdown().unwrap();
+}
+
+/// Such an item once stayed in the queue, with nobody left to answer it.
+#[test]
+fn an_item_on_its_way_into_the_queue_of_a_writer_that_panics_is_answered() {
+    for round in 0..500 {
+        let server = Server::new();
+        let (log, writer) = server.start();
+        let submit = || {
+            let submitted = iter::from_fn(|| match log.submit(Item::Unwanted) {
+                Err(SubmitError::Closed) => None,
+                taken => Some(taken.ok()),
+            });
+            submitted.flatten().collect::<Vec<_>>()
+        };
+        let tickets = thread::scope(|scope| {
+            let submitters = [scope.spawn(submit), scope.spawn(submit)];
+            server.disk.fault(Fault::Panic);
+            while !writer.thread.is_finished() {
+                thread::yield_now();
+            }
+            submitters.map(|submitter| submitter.join().unwrap())
+        });
+        assert!(matches!(writer.shutdown(), Err(Halt::Panicked)));
+        // What the writer has not answered now, it never will.
+        for ticket in tickets.into_iter().flatten() {
+            let answer = pin!(ticket.receipt()).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(answer, Poll::Ready(Err(_))), "round {round}: nobody answers");
+        }
+    }
 }
 
 #[test]

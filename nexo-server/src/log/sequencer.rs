@@ -28,9 +28,11 @@ use super::signer::LogKeys;
 use super::stats::{Counters, Step};
 use super::{Clock, Denied, Head, Receipt, StartError};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// How often a truth that cannot be read is looked for again.
@@ -214,17 +216,39 @@ impl<L: Ledger> Sequencer<L> {
         }
     }
 
-    /// Sequences until the queue is closed and empty.
-    pub(super) async fn run(
-        mut self,
+    /// Sequences on this thread until the queue is closed and empty, and answers what came too
+    /// late for that.
+    ///
+    /// # Errors
+    /// [`Halt`].
+    pub(super) fn run_out(
+        self,
+        timer: &Runtime,
         mut queue: mpsc::Receiver<Submission<L>>,
+        stop: oneshot::Receiver<()>,
+        pace: Pace,
+    ) -> Result<(), Halt> {
+        let run = || timer.block_on(self.run(&mut queue, stop, pace));
+        let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Halt::Panicked));
+        queue.close();
+        // Waits for what is on its way in: with the receiver dropped that would stay inside, and
+        // whoever holds its ticket would wait for ever.
+        while let Some(Submission { answer, .. }) = queue.blocking_recv() {
+            let _ = answer.send(Err(Denied::NotCommitted));
+        }
+        ended
+    }
+
+    async fn run(
+        mut self,
+        queue: &mut mpsc::Receiver<Submission<L>>,
         mut stop: oneshot::Receiver<()>,
         pace: Pace,
     ) -> Result<(), Halt> {
         let mut batch = Vec::with_capacity(pace.max_batch);
         let mut renew_at = self.adopted + pace.renew_every;
         let (mut stopping, mut rung) = (false, false);
-        let outcome = loop {
+        loop {
             let looks = [self.lost, rung.then(|| self.adopted + BELL_PAUSE)];
             let wake = looks.into_iter().flatten().fold(renew_at, Instant::min);
             let taken = tokio::select! {
@@ -242,30 +266,23 @@ impl<L: Ledger> Sequencer<L> {
                 () = tokio::time::sleep_until(wake.into()) => 0,
             };
             if taken == 0 && queue.is_closed() && queue.is_empty() {
-                break Ok(());
+                return Ok(());
             }
             let (before, due) = (self.adopted, Instant::now() >= renew_at);
             let mut done = match taken {
                 0 => self.look(),
-                _ => self.sequence(&mut batch, &mut queue, pace.max_batch),
+                _ => self.sequence(&mut batch, queue, pace.max_batch),
             };
             // Refused items commit nothing: a busy log may need renewal too.
             if done.is_ok() && due && self.adopted == before {
-                done = self.sequence(&mut batch, &mut queue, pace.max_batch);
+                done = self.sequence(&mut batch, queue, pace.max_batch);
             }
-            if done.is_err() {
-                break done;
-            }
+            done?;
             rung &= taken > 0 && self.adopted == before;
             if due || self.adopted != before {
                 renew_at = Instant::now() + pace.renew_every;
             }
-        };
-        queue.close();
-        while let Ok(Submission { answer, .. }) = queue.try_recv() {
-            let _ = answer.send(Err(Denied::NotCommitted));
         }
-        outcome
     }
 
     /// Commits a batch, with what of the queue still fits into it, and answers everyone in it.

@@ -3,13 +3,16 @@
 //! Frames are gathered ([`Line::put`]) and leave together ([`Line::flush`]): everything that
 //! one batch has for a socket is one write.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use rocket::Shutdown;
 use rocket::futures::stream::FuturesUnordered;
-use rocket::futures::{SinkExt as _, StreamExt as _};
+use rocket::futures::{SinkExt as _, StreamExt};
 use rocket::tokio::select;
-use rocket::tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use rocket::tokio::time::{
+    Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout,
+};
 use rocket_ws::Message;
 use rocket_ws::frame::CloseCode;
 use rocket_ws::result::Error;
@@ -22,6 +25,10 @@ use super::stream::Stream;
 
 /// Envelopes of one socket that may wait for their commit; then it is not read.
 pub(super) const IN_FLIGHT: usize = 256;
+
+/// How long a socket is not read that sent more than its allowance: refusing takes work as well,
+/// and what a flood costs is not to be up to the flood.
+const REST: Duration = Duration::from_millis(25);
 
 /// How long a reader may take to make room; a stalled one is cut off, and resumes by cursor.
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(30);
@@ -68,6 +75,8 @@ pub(super) struct Line<F> {
     waiting: FuturesUnordered<F>,
     ping: Interval,
     shutdown: Shutdown,
+    /// Until when the peer is not heard.
+    resting: Option<Pin<Box<Sleep>>>,
     /// Whether frames were put that have not left.
     unsent: bool,
 }
@@ -75,14 +84,20 @@ pub(super) struct Line<F> {
 impl<F: Future> Line<F> {
     /// `ping_every`: how often a silent socket is asked whether anyone is there.
     pub(super) fn new(stream: DuplexStream, shutdown: Shutdown, ping_every: Duration) -> Self {
-        let mut ping = interval_at(Instant::now() + ping_every, ping_every);
+        let mut ping = interval_at(Instant::now() + some_of(ping_every), ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { stream, waiting: FuturesUnordered::new(), ping, shutdown, unsent: false }
+        let waiting = FuturesUnordered::new();
+        Self { stream, waiting, ping, shutdown, resting: None, unsent: false }
     }
 
     /// Waits for what an envelope becomes.
     pub(super) fn await_answer(&mut self, answer: F) {
         self.waiting.push(answer);
+    }
+
+    /// Does not hear the peer for a while.
+    pub(super) fn rest(&mut self) {
+        self.resting = Some(Box::pin(sleep(REST)));
     }
 
     /// The next envelope's answer; `None` when none waits.
@@ -99,7 +114,9 @@ impl<F: Future> Line<F> {
         let in_flight = self.waiting.len();
         select! {
             _ = &mut self.shutdown => Event::Closing,
-            frame = self.stream.next(), if in_flight < IN_FLIGHT => Event::Heard(frame),
+            frame = heard(&mut self.stream, &mut self.resting), if in_flight < IN_FLIGHT => {
+                Event::Heard(frame)
+            }
             Some(answer) = self.waiting.next(), if in_flight > 0 => Event::Answered(answer),
             news = news(place) => news,
             _ = devices.rung() => Event::Devices,
@@ -134,6 +151,23 @@ impl<F: Future> Line<F> {
     }
 }
 
+/// Any part of it: thousands who came at once, after a restart, are not asked at once for ever.
+fn some_of(whole: Duration) -> Duration {
+    whole.mul_f64(f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX))
+}
+
+/// What the peer says, once its rest is over. Cancel safe.
+async fn heard<S: StreamExt + Unpin>(
+    stream: &mut S,
+    resting: &mut Option<Pin<Box<Sleep>>>,
+) -> Option<S::Item> {
+    if let Some(rest) = resting {
+        rest.await;
+        *resting = None;
+    }
+    stream.next().await
+}
+
 async fn news<T>(place: &mut Place) -> Event<T> {
     match place {
         Place::Conversation(follower) => Event::Told(follower.word().await),
@@ -147,5 +181,34 @@ async fn within<E>(sent: impl Future<Output = Result<(), E>>) -> Result<(), End>
     match timeout(SEND_WITHIN, sent).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(End::Gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rocket::futures::FutureExt as _;
+    use rocket::futures::stream::iter;
+
+    #[test]
+    fn sockets_that_open_together_are_asked_at_different_times() {
+        let whole = Duration::from_secs(30);
+        let firsts: Vec<_> = (0..64).map(|_| some_of(whole)).collect();
+        assert!(firsts.iter().all(|first| *first <= whole));
+        assert!(firsts.iter().any(|first| *first < whole / 2));
+        assert!(firsts.iter().any(|first| *first > whole / 2));
+    }
+
+    #[test]
+    fn who_sent_too_much_is_not_heard_for_a_while() {
+        rocket::execute(async {
+            let mut said = iter([1, 2]);
+            let mut resting = Some(Box::pin(sleep(Duration::from_secs(3600))));
+            assert_eq!(heard(&mut said, &mut resting).now_or_never(), None);
+            resting = Some(Box::pin(sleep(Duration::ZERO)));
+            assert_eq!(heard(&mut said, &mut resting).await, Some(1), "nothing was lost");
+            assert!(resting.is_none());
+            assert_eq!(heard(&mut said, &mut resting).await, Some(2));
+        });
     }
 }

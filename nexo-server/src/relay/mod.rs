@@ -31,6 +31,8 @@ mod socket;
 mod stream;
 mod window;
 
+use std::future::ready;
+
 use nexo_schema::error::ErrorCode;
 use nexo_schema::ids::{ConvId, IdError};
 use nexo_schema::limits::MAX_BODY;
@@ -116,10 +118,9 @@ pub fn connect(
     let after = number("after", after).map(|after| after.unwrap_or(newest));
     let wish = (conv_id.map(ConvId::parse).transpose(), after);
     ws.config(config).channel(move |stream| {
-        Box::pin(async move {
-            serve(app, knock.0, wish, stream, shutdown).await;
-            Ok(())
-        })
+        // A task of its own: Rocket's keeps the request, and the buffer it was read into.
+        app.sockets.spawn(serve(app.clone(), knock.0, wish, stream, shutdown));
+        Box::pin(ready(Ok(())))
     })
 }
 

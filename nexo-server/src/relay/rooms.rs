@@ -122,7 +122,7 @@ impl Rooms {
             }
             Whose::Account(account) => streams.entry(account).or_insert_with(|| Room::new(held)),
         };
-        Seat { words: room.readers.subscribe(), whose, rooms: self.clone() }
+        Seat { words: Some(room.readers.subscribe()), whose, rooms: self.clone() }
     }
 
     /// The head that a batch made, if it is one of the newest.
@@ -143,7 +143,7 @@ impl Rooms {
     fn bell(&self, account: AccountId, rings: Rings) -> Bell {
         let mut open = self.lock();
         let bell = open.bells(rings).entry(account).or_insert_with(|| watch::channel(0).0);
-        Bell { sizes: bell.subscribe(), account, rings, rooms: self.clone() }
+        Bell { sizes: Some(bell.subscribe()), account, rings, rooms: self.clone() }
     }
 
     /// Has the sockets of these accounts look at their devices.
@@ -290,7 +290,8 @@ impl Room {
 
 /// A place in a room; leaving the last one closes it.
 pub(super) struct Seat {
-    words: broadcast::Receiver<Word>,
+    /// There until it leaves, which takes the lock: of two at once, the second is the last.
+    words: Option<broadcast::Receiver<Word>>,
     whose: Whose,
     rooms: Rooms,
 }
@@ -298,8 +299,9 @@ pub(super) struct Seat {
 impl Seat {
     /// The next word, in order. Words that were missed are one [`Word::Look`]. Cancel safe.
     pub(super) async fn word(&mut self) -> Word {
+        let Some(words) = &mut self.words else { return Word::Look };
         // The sender lives in the map for as long as this seat does, so it is never closed.
-        match self.words.recv().await {
+        match words.recv().await {
             Ok(word) => word,
             Err(RecvError::Lagged(_) | RecvError::Closed) => Word::Look,
         }
@@ -309,8 +311,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut open = self.rooms.lock();
-        // This seat still counts as one.
-        let is_last = |room: &Room| room.readers.receiver_count() <= 1;
+        self.words = None;
+        let is_last = |room: &Room| room.readers.receiver_count() == 0;
         match self.whose {
             Whose::Conversation(conv) => {
                 if open.conversations.get(&conv).is_some_and(is_last) {
@@ -336,7 +338,8 @@ fn again(bell: &watch::Sender<u64>) {
 
 /// A place in an account's room; leaving the last one closes it.
 pub(super) struct Bell {
-    sizes: watch::Receiver<u64>,
+    /// There until it leaves, which takes the lock: of two at once, the second is the last.
+    sizes: Option<watch::Receiver<u64>>,
     account: AccountId,
     rings: Rings,
     rooms: Rooms,
@@ -348,16 +351,18 @@ impl Bell {
     /// Cancel safe.
     pub(super) async fn rung(&mut self) -> u64 {
         // The sender lives in the map for as long as this bell does.
-        let _ = self.sizes.changed().await;
-        *self.sizes.borrow_and_update()
+        let Some(sizes) = &mut self.sizes else { return 0 };
+        let _ = sizes.changed().await;
+        *sizes.borrow_and_update()
     }
 }
 
 impl Drop for Bell {
     fn drop(&mut self) {
         let mut open = self.rooms.lock();
+        self.sizes = None;
         let bells = open.bells(self.rings);
-        if bells.get(&self.account).is_some_and(|sizes| sizes.receiver_count() <= 1) {
+        if bells.get(&self.account).is_some_and(|sizes| sizes.receiver_count() == 0) {
             bells.remove(&self.account);
         }
     }
@@ -371,7 +376,9 @@ pub(super) mod tests {
     use crate::store::StoredItem;
     use nexo_schema::ids::{DeviceId, MsgId};
     use rocket::futures::FutureExt as _;
+    use std::sync::Barrier;
     use std::sync::atomic::Ordering;
+    use std::thread;
 
     pub(in crate::relay) fn conv(n: u8) -> ConvId {
         ConvId([n; 32])
@@ -583,6 +590,26 @@ pub(super) mod tests {
         // Something was not told here: it may have been anyone's revocation.
         rooms.ring(fresh(5, &[conv(1)], 1));
         assert!(a.rung().now_or_never().is_some() && b.rung().now_or_never().is_some());
+    }
+
+    /// The second once counted the first, which had left but for its receiver, and the room stayed.
+    #[test]
+    fn two_who_leave_at_once_close_the_room() {
+        let rooms = Rooms::default();
+        for _ in 0..2_000 {
+            let start = Barrier::new(2);
+            let seats = [(); 2].map(|()| (rooms.stream(account(1)), rooms.listen(account(1))));
+            thread::scope(|scope| {
+                for seat in seats {
+                    scope.spawn(|| {
+                        start.wait();
+                        drop(seat);
+                    });
+                }
+            });
+            let open = rooms.lock();
+            assert!(open.streams.is_empty() && open.accounts.is_empty());
+        }
     }
 
     #[test]

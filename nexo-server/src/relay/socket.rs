@@ -148,7 +148,12 @@ impl Socket {
                         line.await_answer(settle(asked, ticket));
                         Ok(())
                     }
-                    Some(Heard::Refused(msg_id, error)) => line.put(nack(msg_id, &error)).await,
+                    Some(Heard::Refused(msg_id, error)) => {
+                        if error.problem().code == ErrorCode::RateLimited {
+                            line.rest();
+                        }
+                        line.put(nack(msg_id, &error)).await
+                    }
                     // Boxed, these three: a socket that waits is not to hold their room.
                     Some(Heard::Control(Control::Hello(hello))) => {
                         Box::pin(self.greet(hello, line)).await

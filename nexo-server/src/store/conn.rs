@@ -67,10 +67,11 @@ const SQLITE_MIGRATIONS: EmbeddedMigrations =
 const POSTGRES_MIGRATIONS: EmbeddedMigrations =
     embed_migrations!("../schema/migrations/server/postgres");
 
-/// WAL so that readers never wait, FULL so that an ack is on the disk.
+/// WAL so that readers never wait, FULL so that an ack is on the disk. What is in the WAL goes
+/// back on a thread of its own ([`write_back`](super::write_back)); the last resort is here.
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
      PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 10000; \
-     PRAGMA cache_size = -16000;";
+     PRAGMA cache_size = -16000; PRAGMA wal_autocheckpoint = 8000;";
 
 /// The same promises from PostgreSQL: an ack is on its disk, and a server that hangs or is cut
 /// off does not hold the head's lock for long.

@@ -10,6 +10,7 @@ use super::edge::{Moved, last_staged, load_edge, lock_head, moved, write_log};
 use super::fresh::{Audience, Fresh, Told, keys_changed};
 use super::tree::{StoredHeadRow, newest_head};
 use super::usage::StorageQuota;
+use super::write_back::WriteBack;
 use super::{Conn, Store, StoreError};
 use crate::clock::Clock;
 use crate::log::{
@@ -33,6 +34,7 @@ pub struct SqlLedger {
     theirs: Option<Theirs>,
     /// What the last batch placed.
     ours: Told,
+    write_back: Option<WriteBack>,
 }
 
 /// What other servers did: the log's size, and the accounts whose devices changed.
@@ -43,6 +45,7 @@ impl SqlLedger {
     #[must_use]
     pub fn new(store: Store, origin: Origin, clock: Clock, audience: Box<dyn Audience>) -> Self {
         Self {
+            write_back: WriteBack::start(&store.database),
             store,
             writer: None,
             origin,
@@ -206,12 +209,16 @@ impl Ledger for SqlLedger {
         if let Some((theirs, keys_changed)) = self.theirs.take() {
             self.tell_theirs(theirs.min(size), keys_changed);
         }
+        let written = (items.len(), items.iter().map(Item::bytes).sum());
         let ours = std::mem::take(&mut self.ours).fresh(size, items);
         // Also what concerns nobody: a word that is left out looks like one that was lost.
         if ours.size > ours.before {
             self.audience.tell(ours);
         }
         self.told = Some(size);
+        if let (Some(write_back), Some(writer)) = (&mut self.write_back, &self.writer) {
+            write_back.committed(written, writer);
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! folder. `conn.rs` names the engines; everything else is written for both. `store` implements
 //! the log's [`Ledger`](crate::log::Ledger) and knows nothing else of `log`.
 //!
-//! Blocking calls run in [`Store::read`] and [`Store::write`] and in the sequencer's thread,
-//! nowhere else.
+//! Blocking calls run in [`Store::read`] and [`Store::write`], in the sequencer's thread and in two
+//! of their own (`listen.rs`, `write_back.rs`), nowhere else.
 
 mod accounts;
 mod admit;
@@ -40,6 +40,7 @@ mod tree;
 mod unwritable;
 mod usage;
 pub mod whole;
+mod write_back;
 
 use std::io;
 use std::path::PathBuf;

@@ -113,7 +113,7 @@ impl Usages {
             return Ok(None);
         }
         self.begin(conn, quota)?;
-        Ok(self.of(conn, account)?.exceeds(quota, bytes_of(new)))
+        Ok(self.of(conn, account)?.exceeds(quota, new.bytes() as u64))
     }
 
     /// Counts a message that was stored.
@@ -124,7 +124,7 @@ impl Usages {
         new: &NewMessage,
     ) -> Result<(), StoreError> {
         if self.begin(conn, StorageQuota::default())? {
-            self.of(conn, account)?.add(bytes_of(new));
+            self.of(conn, account)?.add(new.bytes() as u64);
         }
         Ok(())
     }
@@ -234,12 +234,6 @@ fn count_all(conn: &mut Conn) -> Result<(), StoreError> {
     };
     diesel::insert_into(usage_counted::table).values(usage_counted::id.eq(1)).execute(conn)?;
     Ok(())
-}
-
-fn bytes_of(new: &NewMessage) -> u64 {
-    let packets = new.native.iter().flat_map(|native| &native.packets);
-    let packets: usize = packets.map(|packet| packet.bytes.len()).sum();
-    (new.cipher.len() + new.ad.len() + packets) as u64
 }
 
 #[cfg(test)]

@@ -170,7 +170,12 @@ mod tests {
         let made = act(dir.path(), Action::Make { lifetime: 60 }, NOW).unwrap();
         let token = made.data.unwrap();
         for entry in std::fs::read_dir(dir.path()).unwrap() {
-            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            let path = entry.unwrap().path();
+            let bytes = match std::fs::read(&path) {
+                // SQLite removes its log with the last connection, which the pool closes any time.
+                Err(_) if !path.ends_with("nexo.db") => continue,
+                read => read.unwrap(),
+            };
             assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()));
         }
     }

@@ -17,6 +17,21 @@ pub enum Item {
     Deletion(NewDeletion),
 }
 
+impl Item {
+    /// As [`NewMessage::bytes`]; others have none to speak of.
+    pub(in crate::store) fn bytes(&self) -> usize {
+        if let Self::Message(new) = self { new.bytes() } else { 0 }
+    }
+}
+
+impl NewMessage {
+    /// Bytes of its parts that are not bounded by a few hundred.
+    pub(in crate::store) fn bytes(&self) -> usize {
+        let packets = self.native.iter().flat_map(|native| &native.packets);
+        self.cipher.len() + self.ad.len() + packets.map(|packet| packet.bytes.len()).sum::<usize>()
+    }
+}
+
 /// A new account, proved and checked but for what may have changed since.
 #[derive(Debug)]
 pub struct Registration {
