@@ -280,6 +280,16 @@ pub(crate) mod tests {
         }
     }
 
+    /// The first event of its account, as a chain has it.
+    pub(crate) fn first_event(identity: &Identity) -> SignedEvent {
+        let genesis = &identity.genesis;
+        SignedEvent {
+            event: genesis.event.clone(),
+            sig: genesis.signature.to_vec(),
+            accept_sig: genesis.accept_signature.to_vec(),
+        }
+    }
+
     fn pin(log: &TestLog) -> ServerPin {
         ServerPin {
             url: RelayUrl::parse("http://127.0.0.1:8000").unwrap(),

@@ -10,7 +10,7 @@ use crate::e2ee::event::{Place, accept, propose};
 use crate::e2ee::prekey::PrekeyRefused;
 use crate::e2ee::{DeviceSecret, FallbackSecret, SignedFallback, Validity};
 use crate::identity::Identity;
-use crate::identity::tests::identity;
+use crate::identity::tests::{first_event, identity};
 use crate::trust::bundle::leaf;
 use crate::trust::testlog::TestLog;
 use crate::vault::{ChainEvent, SignedEvent, Vault};
@@ -26,12 +26,7 @@ struct Owner {
 impl Owner {
     fn new(log: &TestLog, handle: &str, seed: u8) -> Self {
         let identity = identity(log, handle, seed);
-        let genesis = &identity.genesis;
-        let signed = SignedEvent {
-            event: genesis.event.clone(),
-            sig: genesis.signature.to_vec(),
-            accept_sig: genesis.accept_signature.to_vec(),
-        };
+        let signed = first_event(&identity);
         let devices = vec![DeviceSecret::from_seed(&[seed; 32])];
         let mut owner = Self { identity, events: Vec::new(), devices };
         owner.log(log, signed);

@@ -8,7 +8,7 @@ use nexo_schema::ids::Handle;
 use sha2::{Digest as _, Sha256};
 
 use super::PeerError;
-use super::chain::{Account, replay};
+use super::chain::Account;
 use super::log::{LogSource, LogTrust};
 use crate::api::path;
 use crate::e2ee::{AccountId, Capabilities, ConversationId, DeviceId, DevicePublic};
@@ -126,8 +126,8 @@ pub(super) fn account_of_events<S: LogSource>(
     handle: &Handle,
     events: &[ChainEvent],
 ) -> Result<Account, PeerError> {
-    replay(trust.log_key(), handle, events)
-        .map_err(|reason| PeerError::Chain { handle: handle.to_string(), reason })
+    let account = trust.replayed().account(trust.log_key(), handle, events);
+    account.map_err(|reason| PeerError::Chain { handle: handle.to_string(), reason })
 }
 
 /// The log entry of an event.

@@ -8,6 +8,7 @@ use nexo_audit::key::{LogKey, TimeKey};
 use nexo_audit::merkle::{Hash, ProofError, leaf_hash, verify_consistency, verify_inclusion};
 
 use super::policy::PinPolicy;
+use super::replayed::Replayed;
 use crate::api::ApiError;
 use crate::home::{Home, HomeError};
 use crate::vault::{HeldHead, SplitView, Vault, VaultError};
@@ -129,6 +130,7 @@ pub struct LogTrust<'a, S> {
     policy: PinPolicy,
     /// What somebody should be told, and has not been.
     notices: RefCell<Vec<String>>,
+    replayed: Replayed,
 }
 
 impl<'a, S: LogSource> LogTrust<'a, S> {
@@ -141,8 +143,16 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
         time_key: Option<TimeKey>,
         home: Option<&'a Home>,
     ) -> Self {
-        let (time_key, notices) = (RefCell::new(time_key), RefCell::default());
-        Self { source, vault, log_key, home, time_key, policy: PinPolicy::default(), notices }
+        Self {
+            source,
+            vault,
+            log_key,
+            home,
+            time_key: RefCell::new(time_key),
+            policy: PinPolicy::default(),
+            notices: RefCell::default(),
+            replayed: Replayed::default(),
+        }
     }
 
     /// With a policy for accounts.
@@ -166,6 +176,11 @@ impl<'a, S: LogSource> LogTrust<'a, S> {
     #[must_use]
     pub fn take_notices(&self) -> Vec<String> {
         std::mem::take(&mut *self.notices.borrow_mut())
+    }
+
+    /// Chains that need not be replayed again.
+    pub(super) fn replayed(&self) -> &Replayed {
+        &self.replayed
     }
 
     /// Where heads and proofs come from.

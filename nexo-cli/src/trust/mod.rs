@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `log` | heads: signature, consistency, freshness, inclusion |
 //! | `chain` | chains of events: whose devices could do what, and where in the log |
+//! | `replayed` | chains that were judged already |
 //! | `bundle` | what is served of an account: its chain in the log, its prekeys |
 //! | `account` | accounts: pins, what was verified before, who may have sent |
 //! | `own` | the own account, as others see it |
@@ -31,6 +32,7 @@ mod own;
 mod peer_error;
 mod policy;
 mod receipt;
+mod replayed;
 mod search;
 #[cfg(test)]
 pub(crate) mod testlog;

@@ -12,6 +12,9 @@ use super::sealed::Cell;
 use super::{Tx, VaultError, array, signed, unsigned};
 use crate::e2ee::{AccountId, ConversationId, EnvelopeHash};
 
+/// Messages marked by one statement: SQLite takes 32,766 variables.
+const MARKED_AT_ONCE: usize = 500;
+
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InboxKind {
@@ -274,10 +277,12 @@ impl Tx<'_> {
     /// # Errors
     /// [`VaultError`].
     pub fn set_printed(&mut self, indexes: &[u64]) -> Result<(), VaultError> {
-        let indexes: Vec<i64> = indexes.iter().copied().map(signed).collect();
-        diesel::update(inbox::table.filter(inbox::sth_index.eq_any(indexes)))
-            .set(inbox::printed.eq(true))
-            .execute(self.conn)?;
+        for indexes in indexes.chunks(MARKED_AT_ONCE) {
+            let indexes = indexes.iter().copied().map(signed);
+            diesel::update(inbox::table.filter(inbox::sth_index.eq_any(indexes)))
+                .set(inbox::printed.eq(true))
+                .execute(self.conn)?;
+        }
         Ok(())
     }
 

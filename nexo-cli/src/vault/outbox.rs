@@ -197,7 +197,7 @@ impl Tx<'_> {
     pub fn unsent_controls(&mut self, limit: i64) -> Result<Vec<OutboxRow>, VaultError> {
         let rows = outbox::table
             .filter(outbox::control.eq(true).and(outbox::state.eq("unsent")))
-            .order(outbox::created_at)
+            .order((outbox::created_at, outbox::dseq))
             .limit(limit)
             .load::<Row>(self.conn)?;
         rows.into_iter().map(|row| self.outbox_row(row)).collect()
@@ -208,8 +208,10 @@ impl Tx<'_> {
     /// # Errors
     /// [`VaultError`].
     pub fn outbox_rows(&mut self, peer: Option<AccountId>) -> Result<Vec<OutboxRow>, VaultError> {
-        let mut query =
-            outbox::table.filter(outbox::control.eq(false)).order(outbox::created_at).into_boxed();
+        let mut query = outbox::table
+            .filter(outbox::control.eq(false))
+            .order((outbox::created_at, outbox::dseq))
+            .into_boxed();
         if let Some(peer) = peer {
             query = query.filter(outbox::peer_account.eq(peer.as_bytes().to_vec()));
         }

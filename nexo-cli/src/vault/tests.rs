@@ -243,6 +243,15 @@ async fn a_message_is_stored_once_and_printed_when_marked() {
     assert!(vault.read(|tx| tx.inbox(&other)).unwrap().is_empty());
 }
 
+/// A backlog of so many came out again and again: "too many SQL variables" when it was marked.
+#[tokio::test]
+async fn a_backlog_larger_than_a_statement_is_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = open(dir.path()).await;
+    let indexes: Vec<u64> = (1..=40_000).collect();
+    vault.write(|tx| tx.set_printed(&indexes)).await.unwrap();
+}
+
 #[tokio::test]
 async fn only_the_author_and_the_very_message_are_wiped() {
     let vault = Vault::in_memory().unwrap();

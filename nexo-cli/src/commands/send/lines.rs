@@ -184,8 +184,11 @@ impl Sender<'_> {
     }
 
     fn too_late(&self) -> CliError {
-        let count = self.flow.unacked();
-        let waiting = (count > 0).then(|| format!("{count} lines are not acknowledged"));
+        let waiting = match self.flow.unacked() {
+            0 => None,
+            1 => Some("1 line is not acknowledged".to_owned()),
+            count => Some(format!("{count} lines are not acknowledged")),
+        };
         CliError::Timeout { seconds: self.limit.as_secs(), waiting }
     }
 }
