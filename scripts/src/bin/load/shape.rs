@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nexo_schema::bytes::to_base64;
+use nexo_schema::ids::MsgId;
 use nexo_scripts::account::Seat;
 use serde::Deserialize;
 
@@ -75,13 +77,20 @@ impl fmt::Display for Shape {
     }
 }
 
-/// A worker's messages: all alike but for the id, which holds the message's number.
+/// A worker's messages: all alike but for the id, which holds the message's number. It is laid out
+/// as native clients do it, by time: where an id lies in the relay's index is part of its work.
 #[derive(Debug, Clone)]
 pub(crate) struct Letters {
     before_id: String,
     lane: u32,
     after_id: &'static str,
 }
+
+/// Low bits of what a client may draw for an id, which number the message; the rest is its worker's.
+const NUMBER_BITS: u32 = 52;
+
+/// What an id has behind its second fixed field.
+const LOW: u128 = (1 << 62) - 1;
 
 /// Workers so far in this process: no two use the same ids.
 static LANES: AtomicU32 = AtomicU32::new(0);
@@ -107,17 +116,28 @@ impl Letters {
         }
     }
 
-    /// Message `number`, as JSON.
+    /// Message `number`, of at most [`NUMBER_BITS`] bits, as JSON.
     pub(crate) fn write(&self, number: u64) -> String {
-        let Self { before_id, lane, after_id } = self;
-        format!("{before_id}{lane:08x}{number:024x}{after_id}")
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = self.id(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), number);
+        format!("{}{id}{}", self.before_id, self.after_id)
+    }
+
+    fn id(&self, millis: u64, number: u64) -> MsgId {
+        let drawn = u128::from(self.lane) << NUMBER_BITS | u128::from(number);
+        // The layout has two bits of its own between the low 62 and the rest.
+        let spread = drawn >> 62 << 64 | drawn & LOW;
+        let mut random = [0; 10];
+        random.copy_from_slice(&spread.to_be_bytes()[6..]);
+        MsgId::native(&MsgId::timed(millis, random))
     }
 
     /// The number of the message with this id, if it is one of these.
     pub(crate) fn number(&self, msg_id: &str) -> Option<u64> {
-        let (lane, number) = msg_id.split_at_checked(8)?;
-        (u32::from_str_radix(lane, 16) == Ok(self.lane))
-            .then(|| u64::from_str_radix(number, 16).ok())
+        let id = u128::from_be_bytes(MsgId::parse(msg_id).ok()?.native_bytes()?);
+        let drawn = id >> 64 << 62 & ((1 << 74) - 1) | id & LOW;
+        (drawn >> NUMBER_BITS == u128::from(self.lane))
+            .then(|| u64::try_from(drawn & ((1 << NUMBER_BITS) - 1)).ok())
             .flatten()
     }
 }
@@ -161,6 +181,9 @@ mod tests {
         let msg_id = request.msg_id.unwrap();
         assert!(msg_id.native_bytes().is_some());
         assert_eq!(rest.number(msg_id.as_str()), Some(77));
+        let largest = (1 << NUMBER_BITS) - 1;
+        assert_eq!(rest.number(rest.id(1, largest).as_str()), Some(largest));
+        assert!(rest.id(1, largest) < rest.id(2, 0), "they ascend with time");
         let socket = Letters::new(&seat, SOCKET, 1);
         let frame: Submit = serde_json::from_str(&socket.write(1)).unwrap();
         assert_eq!((frame.ver, frame.conv_id.to_string()), (1, seat.conv));

@@ -13,7 +13,7 @@ use super::{BareError, conversation, device};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../schema/migrations/server/sqlite");
 
-/// As the relay's.
+/// As the relay's, but that a commit copies the WAL back as SQLite does by itself.
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
      PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 10000; \
      PRAGMA cache_size = -16000;";

@@ -132,7 +132,7 @@ async fn make(trouble: Trouble, relay: &Target, stranger: &str) -> Result<JoinSe
                 let hello = r#"{"type":"hello","after":0,"window":1024}"#;
                 reader.send(Message::text(hello)).await.map_err(Box::new)?;
             }
-            making.spawn(flood(relay.clone(), seat, Duration::from_millis(10)));
+            making.spawn(flood(relay.clone(), seat, Duration::from_millis(50)));
             making.spawn(async move {
                 let _readers = readers;
                 std::future::pending::<()>().await;

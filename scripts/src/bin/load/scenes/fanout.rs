@@ -5,7 +5,8 @@ use std::path::Path;
 
 use nexo_scripts::stats::{Sample, Summary, ratio};
 
-use super::flow::{self, Pace, Seen};
+use super::flow::{self, Pace};
+use super::seen::Seen;
 use super::{SceneError, heading, line};
 use crate::args::Plan;
 use crate::contest::progress;
@@ -20,9 +21,11 @@ const MANY: usize = 64;
 struct Total {
     echo: Sample,
     relay: Sample,
+    /// The echo at half of its own load, and at as many deliveries as the relay.
     half_echo: Sample,
+    same_echo: Sample,
     half: Sample,
-    after_ack: Sample,
+    after_commit: Sample,
 }
 
 /// See the top.
@@ -45,7 +48,8 @@ pub(super) async fn play(
     Ok(text)
 }
 
-/// A round: as much as goes, then half of it, each beside the echo.
+/// A round: as much as goes, then half of that, each beside the echo; half of what goes there is
+/// more.
 async fn measure(
     plan: &Plan,
     relay: &Target,
@@ -60,35 +64,39 @@ async fn measure(
     let rate = seen.end_to_end().summary().rate;
     total.relay.add(seen.end_to_end());
     let echoed = |pace| flow::echo(echo, conversations, pace, phase, frame);
-    total.echo.add(echoed(full).await?.end_to_end());
+    let echo_seen = echoed(full).await?.end_to_end();
+    let echo_rate = echo_seen.summary().rate;
+    total.echo.add(echo_seen);
     // Each message is delivered twice.
     let half: Seen = flow::relay(relay, conversations, Pace::Rate(rate / 4.0), phase).await?;
-    total.after_ack.add(half.after_ack());
+    total.after_commit.add(half.after_commit());
     total.half.add(half.end_to_end());
-    total.half_echo.add(echoed(Pace::Rate(rate / 2.0)).await?.end_to_end());
+    total.half_echo.add(echoed(Pace::Rate(echo_rate / 2.0)).await?.end_to_end());
+    total.same_echo.add(echoed(Pace::Rate(rate / 2.0)).await?.end_to_end());
     Ok(())
 }
 
 /// The lines of a case.
 fn said(conversations: usize, total: &Total) -> String {
-    let Total { echo, relay, half_echo, half, after_ack } = total;
-    let [echo, relay] = [echo, relay].map(Sample::summary);
-    let [half_echo, half, after_ack] = [half_echo, half, after_ack].map(Sample::summary);
+    let [echo, relay] = [&total.echo, &total.relay].map(Sample::summary);
+    let [half_echo, same_echo] = [&total.half_echo, &total.same_echo].map(Sample::summary);
+    let [half, after_commit] = [&total.half, &total.after_commit].map(Sample::summary);
     let case = format!("{conversations} x 2");
     let mut text = line(&case, "bare echo", &echo) + &line("", "relay", &relay);
     text += &ratios("relay/echo", &relay, &echo);
     text += &line(&format!("{case}, half load"), "bare echo", &half_echo);
+    text += &line("", "bare echo, same rate", &same_echo);
     text += &line("", "relay, from send", &half);
-    text += &line("", "relay, from ack", &after_ack);
-    // The ack left when the delivery did, or before; it took one way, as half an echo does.
-    let way = half_echo.p50 / 2.0;
-    let (p50, p99) = (after_ack.p50 + way, after_ack.p99 + way);
+    text += &line("", "relay, from commit", &after_commit);
+    // The first that was heard of the commit took one way, as half an echo does.
+    let way = same_echo.p50 / 2.0;
+    let (p50, p99) = (after_commit.p50 + way, after_commit.p99 + way);
+    let to_half = ratio(p99, half_echo.p99);
+    let to_same = ratio(p99, same_echo.p99);
     text += &format!(
-        "{:<26} {:<20} {:>11} {p50:>9.3} {p99:>9.3}   p99 {} of the echo's\n",
-        "",
-        "commit to delivery",
-        "",
-        ratio(p99, half_echo.p99)
+        "{:<26} {:<20} {:>11} {p50:>9.3} {p99:>9.3}   p99 {to_half} of the echo's, {to_same} at \
+         the same rate\n",
+        "", "commit to delivery", "",
     );
     text
 }
@@ -106,17 +114,22 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_commit_is_one_way_before_its_ack() {
+    fn a_commit_is_one_way_before_it_is_heard_of() {
         let took = |micros| {
             let mut sample = Sample::default();
             sample.took(Duration::from_micros(micros));
             sample.measured = Duration::from_secs(1);
             sample
         };
-        let total = Total { half_echo: took(2_000), after_ack: took(500), ..Total::default() };
+        let total = Total {
+            half_echo: took(2_000),
+            same_echo: took(1_000),
+            after_commit: took(500),
+            ..Total::default()
+        };
         let text = said(64, &total);
         let last = text.lines().last().unwrap();
-        assert!(last.contains("commit to delivery") && last.contains("1.500"), "{last}");
-        assert!(last.ends_with("p99 0.75x of the echo's"), "{last}");
+        assert!(last.contains("commit to delivery") && last.contains("1.000"), "{last}");
+        assert!(last.ends_with("p99 0.50x of the echo's, 1.00x at the same rate"), "{last}");
     }
 }

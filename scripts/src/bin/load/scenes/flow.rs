@@ -1,20 +1,19 @@
-//! Messages from one socket to those who listen, and when each of them was where.
+//! Conversations of two sockets, one of which sends, and when each message was where.
 //!
 //! The time a message was sent at is part of its id, so that whoever receives it knows how long
 //! it took; this process is everybody, and has one clock.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use nexo_scripts::stats::{Sample, Window};
+use nexo_scripts::stats::Window;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::seen::{Seen, since_start, stamp};
 use super::wire::{self, Stream, next_text};
 use crate::drive::{DriveError, Phase, Target, cpu_between};
 use crate::shape::{Letters, Placed, Shape, Talk};
@@ -22,18 +21,8 @@ use crate::shape::{Letters, Placed, Shape, Talk};
 /// How long after the window the last messages may come.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Low bits of a number: of messages of one microsecond.
-const COUNT_BITS: u32 = 12;
-
 /// Items that a listener acknowledges together.
-const ACK_EVERY: u64 = 128;
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Microseconds since this program first asked.
-fn now() -> u64 {
-    u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
+const ACK_EVERY: usize = 128;
 
 /// How much is sent.
 #[derive(Debug, Clone, Copy)]
@@ -44,51 +33,7 @@ pub(super) enum Pace {
     Rate(f64),
 }
 
-/// What was seen of a phase.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// Number, and when the sender heard of its commit, in microseconds.
-    acked: HashMap<u64, u64>,
-    /// Number, and when a listener had it.
-    delivered: Vec<(u64, u64)>,
-    /// Bytes of a delivered frame.
-    pub(super) frame: usize,
-    window: (u64, u64),
-    cpu: Option<Duration>,
-}
-
-impl Seen {
-    fn add(&mut self, other: Self) {
-        self.acked.extend(other.acked);
-        self.delivered.extend(other.delivered);
-        self.frame = self.frame.max(other.frame);
-    }
-
-    /// Deliveries within the window, each with what it took since `from`.
-    fn sample(&self, from: impl Fn(u64) -> Option<u64>) -> Sample {
-        let (opens, shuts) = self.window;
-        let mut sample = Sample::default();
-        for &(number, at) in self.delivered.iter().filter(|(_, at)| (opens..shuts).contains(at)) {
-            let since = from(number).unwrap_or(at);
-            sample.took(Duration::from_micros(at.saturating_sub(since)));
-        }
-        sample.measured = Duration::from_micros(shuts - opens);
-        sample.cpu = self.cpu;
-        sample
-    }
-
-    /// From the sender's call to the listener.
-    pub(super) fn end_to_end(&self) -> Sample {
-        self.sample(|number| Some(number >> COUNT_BITS))
-    }
-
-    /// From the acknowledgement at the sender to the listener; nothing where that came first.
-    pub(super) fn after_ack(&self) -> Sample {
-        self.sample(|number| self.acked.get(&number).copied())
-    }
-}
-
-/// Conversations with two listeners each, one for each participant, under `pace`.
+/// Conversations of two sockets, one for each participant: the first sends, both are sent all.
 pub(super) async fn relay(
     target: &Target,
     conversations: usize,
@@ -99,23 +44,21 @@ pub(super) async fn relay(
     let (count, mut listeners) = (target.seats.len(), JoinSet::new());
     let mut senders = Vec::with_capacity(conversations);
     for number in 0..conversations {
-        let seat = &target.seats[number];
+        let (seat, other) = (&target.seats[number], &target.seats[(number + 1) % count]);
         let talk = Shape::Socket { connections: 1, in_flight: 1, talk: Talk::Acks };
         let letters = Letters::new(seat, talk, phase.payload);
         let (done, sent) = watch::channel(None);
-        for who in [seat, &target.seats[(number + 1) % count]] {
-            let stream = wire::listen(server, who, Some(&seat.conv), number).await?;
-            listeners
-                .spawn(timeout_from(sent.clone(), hear(stream, letters.clone(), sent.clone())));
-        }
-        let stream = wire::open(server, "/ws", &seat.token, number).await?;
-        senders.push((stream, letters, done));
+        let stream = wire::listen(server, other, Some(&seat.conv), number).await?;
+        let hearing = hear(Ear::new(stream, letters.clone()), sent.clone());
+        listeners.spawn(timeout_from(sent, hearing));
+        let stream = wire::listen(server, seat, Some(&seat.conv), number).await?;
+        senders.push((Ear::new(stream, letters), done));
     }
     let window = opens_now(phase);
     let mut workers = JoinSet::new();
-    for (number, (stream, letters, done)) in senders.into_iter().enumerate() {
+    for (number, (ear, done)) in senders.into_iter().enumerate() {
         let clock = Clock::new(pace, conversations, number, window);
-        workers.spawn(say(stream, letters, clock, done));
+        workers.spawn(say(ear, clock, done));
     }
     gather(target, window, workers, listeners).await
 }
@@ -162,10 +105,7 @@ async fn gather(
     while let Some(done) = listeners.join_next().await {
         seen.add(done??);
     }
-    let at = |instant: Instant| {
-        u64::try_from(instant.duration_since(*START).as_micros()).unwrap_or(u64::MAX)
-    };
-    seen.window = (at(window.opens), at(window.shuts));
+    seen.window = (since_start(window.opens), since_start(window.shuts));
     seen.cpu = cpu.await?;
     Ok(seen)
 }
@@ -207,7 +147,7 @@ impl Clock {
             self.next += every;
         }
         self.count += 1;
-        Some(now() << COUNT_BITS | self.count & ((1 << COUNT_BITS) - 1))
+        Some(stamp(self.count))
     }
 
     /// Whether nothing is sent any more.
@@ -225,94 +165,101 @@ impl Clock {
     }
 }
 
-/// Sends until the window shuts, and says how many there were once all are acknowledged.
-async fn say(
-    mut stream: Stream,
+/// What is looked at of a frame.
+#[derive(Deserialize)]
+struct Told<'a> {
+    /// Of a message that is pushed.
+    #[serde(borrow)]
+    item: Option<Placed<'a>>,
+    /// Of an acknowledgement.
+    msg_id: Option<&'a str>,
+    sth_index: Option<u64>,
+}
+
+/// A socket that said hello.
+struct Ear {
+    stream: Stream,
     letters: Letters,
+    seen: Seen,
+    /// Messages of its own that are committed.
+    acked: usize,
+}
+
+impl Ear {
+    fn new(stream: Stream, letters: Letters) -> Self {
+        Self { stream, letters, seen: Seen::default(), acked: 0 }
+    }
+
+    /// Takes what the relay says: that a message is committed, or the message.
+    async fn take(&mut self, text: &str) -> Result<(), DriveError> {
+        let stray = || DriveError::Stray(text.to_owned());
+        let told: Told<'_> = serde_json::from_str(text).map_err(|_| stray())?;
+        let pushed = told.item.is_some();
+        let (msg_id, place) = match told.item {
+            Some(item) => (item.msg_id, item.sth_index),
+            None => (told.msg_id, told.sth_index),
+        };
+        // A refusal has no place.
+        let place = place.ok_or_else(stray)?;
+        let number = msg_id.and_then(|id| self.letters.number(id)).ok_or_else(stray)?;
+        if !pushed {
+            self.seen.committed(place);
+            self.acked += 1;
+            return Ok(());
+        }
+        self.seen.delivered(number, place, text.len());
+        if self.seen.deliveries().is_multiple_of(ACK_EVERY) {
+            let ack = format!(r#"{{"type":"ack","cursor":{place}}}"#);
+            self.stream.send(Message::text(ack)).await.map_err(Box::new)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends until the window shuts, hears all of it, and says how much it was.
+async fn say(
+    mut ear: Ear,
     mut clock: Clock,
     done: watch::Sender<Option<usize>>,
 ) -> Result<Seen, DriveError> {
-    let (mut seen, mut waiting, mut sent) = (Seen::default(), 0, 0);
+    let mut sent = 0;
     let deadline = clock.window.shuts + DRAIN;
-    while waiting > 0 || !clock.is_over() {
-        let mut wrote = false;
-        while let Some(number) = clock.due(waiting) {
-            stream.feed(Message::text(letters.write(number))).await.map_err(Box::new)?;
-            (wrote, waiting, sent) = (true, waiting + 1, sent + 1);
+    while ear.acked < sent || ear.seen.deliveries() < sent || !clock.is_over() {
+        let before = sent;
+        while let Some(number) = clock.due(sent - ear.acked) {
+            let letter = Message::text(ear.letters.write(number));
+            ear.stream.feed(letter).await.map_err(Box::new)?;
+            sent += 1;
         }
-        if wrote {
-            stream.flush().await.map_err(Box::new)?;
+        if sent > before {
+            ear.stream.flush().await.map_err(Box::new)?;
         }
         tokio::select! {
-            text = next_text(&mut stream), if waiting > 0 => {
-                let text = text?;
-                if let Some(number) = acked(&text, &letters)? {
-                    seen.acked.insert(number, now());
-                    waiting -= 1;
-                }
-            }
+            text = next_text(&mut ear.stream) => ear.take(&text?).await?,
             () = clock.tick(), if !clock.is_over() => {}
             () = sleep_until(deadline.into()) => return Err(DriveError::Hung),
         }
     }
     let _ = done.send(Some(sent));
-    let _ = stream.close(None).await;
-    Ok(seen)
-}
-
-/// The number in an ack; `None` of a ring.
-fn acked(text: &str, letters: &Letters) -> Result<Option<u64>, DriveError> {
-    let stray = || DriveError::Stray(text.to_owned());
-    let placed: Placed<'_> = serde_json::from_str(text).map_err(|_| stray())?;
-    if placed.is_bell() {
-        return Ok(None);
-    }
-    // A refusal has no place.
-    let number = placed.sth_index.and(placed.msg_id).and_then(|id| letters.number(id));
-    number.map(Some).ok_or_else(stray)
-}
-
-/// What is looked at of an item that is pushed.
-#[derive(Deserialize)]
-struct Pushed<'a> {
-    #[serde(borrow)]
-    item: Placed<'a>,
+    let _ = ear.stream.close(None).await;
+    Ok(ear.seen)
 }
 
 /// Hears all that the sender says it sent.
-async fn hear(
-    mut stream: Stream,
-    letters: Letters,
-    mut sent: watch::Receiver<Option<usize>>,
-) -> Result<Seen, DriveError> {
-    let mut seen = Seen::default();
-    let (mut acked, mut total) = (0, None);
-    while total.is_none_or(|total| seen.delivered.len() < total) {
-        let text = tokio::select! {
-            text = next_text(&mut stream) => text?,
+async fn hear(mut ear: Ear, mut sent: watch::Receiver<Option<usize>>) -> Result<Seen, DriveError> {
+    let mut total = None;
+    while total.is_none_or(|total| ear.seen.deliveries() < total) {
+        tokio::select! {
+            text = next_text(&mut ear.stream) => ear.take(&text?).await?,
             told = wait_for_total(&mut sent), if total.is_none() => match told {
-                Some(_) => {
-                    total = told;
-                    continue;
-                }
+                Some(_) => total = told,
                 // The sender has failed, and says why itself.
-                None => return Ok(seen),
+                None => return Ok(ear.seen),
             },
-        };
-        let stray = || DriveError::Stray(text.to_string());
-        let Pushed { item } = serde_json::from_str(&text).map_err(|_| stray())?;
-        let place = item.sth_index.ok_or_else(stray)?;
-        let number = item.msg_id.and_then(|id| letters.number(id)).ok_or_else(stray)?;
-        seen.delivered.push((number, now()));
-        seen.frame = text.len();
-        if seen.delivered.len() as u64 >= acked + ACK_EVERY {
-            acked = seen.delivered.len() as u64;
-            let ack = format!(r#"{{"type":"ack","cursor":{place}}}"#);
-            stream.send(Message::text(ack)).await.map_err(Box::new)?;
         }
     }
-    let _ = stream.close(None).await;
-    Ok(seen)
+    let _ = ear.stream.close(None).await;
+    Ok(ear.seen)
 }
 
 /// What the sender says it sent; `None` if it ended without a word.
@@ -351,8 +298,8 @@ async fn echoed(mut stream: Stream, mut clock: Clock, frame: usize) -> Result<Se
             text = next_text(&mut stream), if waiting > 0 => {
                 let text = text?;
                 let number = text.parse().map_err(|_| DriveError::Stray(text.to_string()))?;
-                seen.delivered.push((number, now()));
-                (waiting, seen.frame) = (waiting - 1, text.len());
+                seen.delivered(number, 0, text.len());
+                waiting -= 1;
             }
             () = clock.tick(), if !clock.is_over() => {}
             () = sleep_until(deadline.into()) => return Err(DriveError::Hung),
@@ -374,23 +321,6 @@ pub(super) fn keep(streams: Vec<Stream>) -> JoinSet<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_delivery_knows_when_it_was_sent_and_acknowledged() {
-        let number = |sent: u64, count: u64| sent << COUNT_BITS | count;
-        let (early, late) = (number(1_000, 1), number(5_000, 2));
-        let seen = Seen {
-            acked: HashMap::from([(early, 2_000), (late, 9_000)]),
-            // The second came before its ack, the third after the window.
-            delivered: vec![(early, 3_000), (late, 8_000), (late, 20_000)],
-            window: (0, 10_000),
-            ..Seen::default()
-        };
-        let summary = seen.end_to_end().summary();
-        assert_eq!((summary.p50, summary.max, summary.rate), (2.0, 3.0, 200.0));
-        let summary = seen.after_ack().summary();
-        assert_eq!((summary.p50, summary.max), (0.0, 1.0));
-    }
 
     #[test]
     fn a_clock_keeps_its_pace() {

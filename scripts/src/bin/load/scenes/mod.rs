@@ -7,12 +7,13 @@
 //! | `abuse` | what do others notice of a reader that stalls, a flood, garbage, or silence |
 //!
 //! Each has servers of its own, which have held nothing else before: memory is part of the
-//! answer. `wire` is the sockets, `flow` messages over them and when each arrived.
+//! answer. `wire` is the sockets, `flow` messages over them, `seen` when each arrived.
 
 mod abuse;
 mod fanout;
 mod flow;
 mod idle;
+mod seen;
 mod wire;
 
 use std::io::{self, Write};
