@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::nginx::{Nginx, free_port};
+use crate::harness::nginx::{Nginx, free_port, reached};
 use crate::harness::plain::{message, new_key, registration};
 use crate::harness::server::Setup;
 use crate::harness::shell::{Auditor, Follower, Person};
@@ -12,9 +12,8 @@ use crate::harness::{Engine, Plain, Server, Socket, Wire, both, text};
 /// A relay that is reached through nginx, and this nginx.
 fn behind(setup: Setup) -> (Server, Nginx) {
     let port = free_port();
-    let reached = format!("--public-url http://127.0.0.1:{port} --trusted-proxy 127.0.0.1/32");
-    let server = setup.args(&reached).start();
-    let nginx = Nginx::start(&server, port);
+    let server = setup.args(&reached(port)).start();
+    let nginx = Nginx::start(server.address(), port);
     (server, nginx)
 }
 

@@ -168,6 +168,16 @@ fn a_line_that_cannot_be_sent_ends_it_after_those_before() {
     alice.pipe(&["send", "nobody", "--stdin-lines"], b"x\n").refused(67);
 }
 
+/// Has everything of the outbox that was not acknowledged sent, in its order.
+fn resume(alice: &Person, lines: usize) {
+    let unsent: Vec<Value> = alice.nexo(&["history", "--json"]).objects();
+    let unsent: Vec<&Value> = unsent.iter().filter(|one| one["state"] == "unsent").collect();
+    assert_eq!(unsent.len(), lines, "they are in the outbox");
+    for one in unsent {
+        alice.nexo(&["send", "bob", "--resume", &text(&one["msg_id"])]).sent();
+    }
+}
+
 #[test]
 fn lines_wait_for_as_long_as_the_timeout_says() {
     let mut world = World::new(Engine::Sqlite);
@@ -177,17 +187,32 @@ fn lines_wait_for_as_long_as_the_timeout_says() {
     sender.write(&["one"]);
     sender.told();
     world.server.kill9();
+    // Of several, those that are read after the end was heard of would stay on stdin.
+    sender.write(&["two"]);
+    let end = sender.program.ended();
+    assert_eq!((end.code, &*end.out), (124, ""), "{end:?}");
+    assert!(end.err.contains("1 line is not acknowledged"), "{end:?}");
+    world.server.restart();
+    resume(&alice, 1);
+    assert_eq!(bob.received().texts(), ["one", "two"]);
+}
+
+#[test]
+fn lines_wait_for_an_answer_for_as_long_as_the_timeout_says() {
+    let world = World::new(Engine::Sqlite);
+    let (alice, bob) = world.people_the_other_way();
+    let args = [&LINES[..], &["--timeout", "5"]].concat();
+    let mut sender = Sender::start(&alice, &args);
+    sender.write(&["one"]);
+    sender.told();
+    world.rough.set(Way::Stalled);
     sender.write(&["two", "three"]);
     let end = sender.program.ended();
     assert_eq!((end.code, &*end.out), (124, ""), "{end:?}");
     assert!(end.err.contains("2 lines are not acknowledged"), "{end:?}");
-    world.server.restart();
-    let unsent: Vec<Value> = alice.nexo(&["history", "--json"]).objects();
-    let unsent: Vec<&Value> = unsent.iter().filter(|one| one["state"] == "unsent").collect();
-    assert_eq!(unsent.len(), 2, "they are in the outbox");
-    for one in unsent {
-        alice.nexo(&["send", "bob", "--resume", &text(&one["msg_id"])]).sent();
-    }
+    world.rough.cut();
+    world.rough.set(Way::Open);
+    resume(&alice, 2);
     assert_eq!(bob.received().texts(), ["one", "two", "three"]);
 }
 
@@ -232,7 +257,7 @@ fn a_key_that_was_used_sends_the_bytes_that_were_sealed_then() {
     let (alice, bob) = world.people();
     alice.nexo(&["send", "bob", "so that everything is known"]).sent();
     world.server.kill9();
-    let args = ["send", "bob", "once", "--idempotency-key", "k", "--timeout", "1"];
+    let args = ["send", "bob", "once", "--idempotency-key", "k", "--timeout", "3"];
     let late = alice.nexo(&args);
     assert!(late.refused(124).contains("--resume"), "{late:?}");
     let sealed = requests(&alice);

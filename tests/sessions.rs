@@ -416,11 +416,16 @@ fn waited(done: &crate::harness::shell::Done) -> u64 {
 #[test]
 fn h1_fifty_senders_at_once_use_fifty_keys() {
     let (server, alice, bob) = two(Engine::Sqlite);
+    // To herself, so that the fifty are the first that Bob hears of her.
+    let began = Instant::now();
+    alice.nexo(&["send", "alice", "alone"]).sent();
+    let alone = u64::try_from(began.elapsed().as_millis()).unwrap();
     let texts: BTreeSet<String> = (0..50).map(|n| format!("m{n}")).collect();
     let running: Vec<_> = texts
         .iter()
         .map(|text| {
-            let args = ["--timeout", "120", "--json", "send", "bob", text];
+            let patience = ["--timeout", "120", "--lock-timeout", "120"];
+            let args = [&patience[..], &["--json", "send", "bob", text]].concat();
             start(&mut alice.command(&args), b"")
         })
         .collect();
@@ -431,9 +436,9 @@ fn h1_fifty_senders_at_once_use_fifty_keys() {
     assert_eq!(places.len(), 50);
     let worst = done.iter().map(waited).max().unwrap();
     println!("the longest wait of fifty for the state: {worst} ms");
-    // As a measure of speed this would be one of the machine; that nobody came near giving up is
-    // one of the program.
-    assert!(worst < 5_000, "{worst} ms");
+    // As a measure of speed this would be one of the machine; that nobody came near giving up, or
+    // on a slow machine waited longer than for all of them one by one, is one of the program.
+    assert!(worst < (50 * alone).max(5_000), "{worst} ms, {alone} ms alone");
     let got: BTreeSet<String> = bob.received().texts().into_iter().collect();
     assert_eq!(got, texts, "all of them open");
     no_key_served_twice(&server);

@@ -3,13 +3,14 @@
 //!
 //! The normal tests run it for seconds, `scripts/tail-kills` for as long as it is asked to.
 //! `NEXO_TAIL_KILLS` is the length of each part in seconds, `NEXO_TAIL_RATE` the messages per
-//! second that are written to `send --stdin-lines`. Latency is from that line to the line of
+//! second that are written to `send --stdin-lines`, `NEXO_TAIL_TROUBLE` one of `Receiver`, `Server`
+//! and `Network`, for that one alone. Latency is from that line to the line of
 //! `tail`, with all that waits in between.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,6 +95,8 @@ type Lines = Arc<Mutex<Vec<(u128, String)>>>;
 struct Program {
     child: Child,
     reader: JoinHandle<()>,
+    /// What it said on stderr.
+    complaints: JoinHandle<String>,
 }
 
 impl Program {
@@ -109,21 +112,29 @@ impl Program {
     }
 
     fn running(command: &mut Command, lines: &Lines, epoch: Instant) -> Self {
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let complaints = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
         let (stdout, lines) = (BufReader::new(child.stdout.take().unwrap()), Arc::clone(lines));
         let reader = thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 lines.lock().unwrap().push((epoch.elapsed().as_micros(), line));
             }
         });
-        Self { child, reader }
+        Self { child, reader, complaints }
     }
 
     /// Waits until it ends by itself, which its own deadline sees to.
     fn ended(mut self) {
-        assert!(self.child.wait().unwrap().success());
+        let ended = self.child.wait().unwrap();
         self.reader.join().unwrap();
+        let said = self.complaints.join().unwrap();
+        assert!(ended.success(), "{ended}: {said}");
     }
 
     fn kill(mut self) {
@@ -293,7 +304,11 @@ fn under_load() {
         |name: &str, default| std::env::var(name).map_or(default, |value| value.parse().unwrap());
     let length = Duration::from_secs(setting("NEXO_TAIL_KILLS", 60));
     let load = Load { length, rate: setting("NEXO_TAIL_RATE", 1000) };
-    for trouble in [Trouble::Receiver, Trouble::Server, Trouble::Network] {
+    let only = std::env::var("NEXO_TAIL_TROUBLE").ok();
+    let all = [Trouble::Receiver, Trouble::Server, Trouble::Network];
+    let named =
+        |trouble: &Trouble| only.as_ref().is_none_or(|only| *only == format!("{trouble:?}"));
+    for trouble in all.into_iter().filter(named) {
         for sink in [Sink::Stdout, Sink::File] {
             println!("{trouble:?} to {sink:?}: {}", part(trouble, sink, load));
         }

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use super::DEADLINE;
 use super::workspace::root;
-use super::{DEADLINE, Server};
 
 /// Where Debian and others put it; `/usr/sbin` is not in everybody's path.
 const PLACES: [&str; 4] = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx", "nginx"];
@@ -18,6 +18,11 @@ const PLACES: [&str; 4] = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin
 /// A port that was free a moment ago, before the relay has to know where it is reached.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What a relay is told that is reached at this port.
+pub(crate) fn reached(port: u16) -> String {
+    format!("--public-url http://127.0.0.1:{port} --trusted-proxy 127.0.0.1/32")
 }
 
 /// A running nginx.
@@ -29,10 +34,10 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// In front of this server, at this port.
-    pub(crate) fn start(server: &Server, port: u16) -> Self {
+    /// In front of the relay at this address, at this port.
+    pub(crate) fn start(relay: &str, port: u16) -> Self {
         let temp = TempDir::new().unwrap();
-        let snippet = snippet(server.address(), port, temp.path());
+        let snippet = snippet(relay, port, temp.path());
         fs::write(temp.path().join("nexo.conf"), snippet).unwrap();
         fs::write(temp.path().join("nginx.conf"), main_conf(temp.path())).unwrap();
         let error = fs::File::create(temp.path().join("stderr")).unwrap();
@@ -47,7 +52,10 @@ impl Nginx {
 
     fn until_it_listens(&mut self, port: u16) {
         let end = Instant::now() + DEADLINE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        // Whoever answers at the port is this nginx: it writes its name once it has the port.
+        let named = |temp: &Path| fs::metadata(temp.join("pid")).is_ok_and(|pid| pid.len() > 0);
+        let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        while !(named(self.temp.path()) && answers()) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("nginx ended with {status}: {}", self.said());
             }

@@ -1,7 +1,8 @@
 //! A `nexo-server` process: started, waited for, killed, started again.
 //!
 //! Ready is when the first line of stdout says so. stderr goes to a file, where tests search it.
-//! The process dies with its [`Server`].
+//! The process dies with its [`Server`]. With `NEXO_BEHIND_NGINX` set every server is reached
+//! through an nginx of its own (`scripts/behind-nginx`).
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -13,6 +14,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use super::nginx::{Nginx, free_port, reached};
 use super::postgres::Database;
 use super::{DEADLINE, Wire, server_binary};
 
@@ -110,8 +112,21 @@ impl Setup {
         let temp = TempDir::new().unwrap();
         let data = self.data.clone().unwrap_or_else(|| temp.path().join("data"));
         let log = temp.path().join("stderr");
-        let process = Process::spawn(&self, &data, "127.0.0.1:0", &log)?;
-        Ok(Server { setup: self, temp, data, process, http: client() })
+        let port = self.goes_behind_nginx().then(free_port);
+        let setup = match port {
+            Some(port) => self.args(&reached(port)),
+            None => self,
+        };
+        let process = Process::spawn(&setup, &data, "127.0.0.1:0", &log)?;
+        let front = port.map(|port| Nginx::start(process.address(), port));
+        Ok(Server { setup, temp, data, process, front, http: client() })
+    }
+
+    /// Whether it is asked for, and the test does not say itself where the relay is reached.
+    fn goes_behind_nginx(&self) -> bool {
+        let own = ["--public-url", "--trusted-proxy", "--client-ip-header"];
+        let says = |arg: &String| own.contains(&arg.as_str());
+        std::env::var_os("NEXO_BEHIND_NGINX").is_some() && !self.args.iter().any(says)
     }
 }
 
@@ -142,6 +157,7 @@ pub(crate) struct Server {
     temp: TempDir,
     data: PathBuf,
     process: Process,
+    front: Option<Nginx>,
     http: reqwest::Client,
 }
 
@@ -158,12 +174,12 @@ impl Server {
 
     /// `http://127.0.0.1:<port>`, the same after a restart.
     pub(crate) fn url(&self) -> &str {
-        &self.process.url
+        self.front.as_ref().map_or(&self.process.url, |nginx| &nginx.url)
     }
 
     /// `127.0.0.1:<port>`.
     pub(crate) fn address(&self) -> &str {
-        &self.process.url["http://".len()..]
+        &self.url()["http://".len()..]
     }
 
     /// The relay's name in every signature, as it announced it.
@@ -290,7 +306,7 @@ impl Server {
     pub(crate) fn try_restart(&mut self) -> Result<(), NotStarted> {
         assert!(self.process.child.try_wait().unwrap().is_some(), "it is still running");
         let log = self.temp.path().join("stderr");
-        self.process = Process::spawn(&self.setup, &self.data, self.address(), &log)?;
+        self.process = Process::spawn(&self.setup, &self.data, self.process.address(), &log)?;
         // Connections to the process before are of no use.
         self.http = client();
         Ok(())
@@ -349,6 +365,10 @@ impl Process {
         let code = process.child.wait().unwrap().code();
         let stderr = std::fs::read_to_string(log).unwrap();
         Err(NotStarted { code, stderr })
+    }
+
+    fn address(&self) -> &str {
+        &self.url["http://".len()..]
     }
 
     /// Waits for its end. The output ends with the process, and is waited for with a deadline.
