@@ -9,10 +9,11 @@ use std::fmt::Display;
 use nexo_schema::bytes::to_hex;
 use nexo_schema::error::{ErrorCode, PROBLEM_JSON, Problem};
 use rocket::http::{Method, Status};
-use rocket::request::Request;
+use rocket::request::{Outcome, Request};
 use rocket::response::{self, Responder, Response};
 use rocket::{Catcher, catch, catchers};
 use std::io::Cursor;
+use std::sync::OnceLock;
 
 use crate::auth::chain::Violation;
 use crate::auth::dpop::{Binding, DpopError};
@@ -200,12 +201,27 @@ impl From<getrandom::Error> for ApiError {
 }
 
 /// What a guard refused with, for the catcher that answers in its place.
-struct Refusal(Option<ApiError>);
+#[derive(Default)]
+struct Refusal(OnceLock<ApiError>);
 
-/// Leaves a guard's refusal with the request. The guard then fails with [`ApiError::status`].
-/// The first refusal counts.
+/// Leaves a guard's refusal with the request; it then ends with [`ApiError::status`]. The first
+/// refusal counts.
 pub fn remember(request: &Request<'_>, error: ApiError) {
-    request.local_cache(|| Refusal(Some(error)));
+    let _ = request.local_cache(Refusal::default).0.set(error);
+}
+
+/// What a request guard returns that refuses. The body, if there is one, is still to be read:
+/// see `http/unread.rs`.
+pub fn refuse<T>(request: &Request<'_>, error: ApiError) -> Outcome<T, ()> {
+    let status = Status::new(error.status());
+    remember(request, error);
+    Outcome::Forward(status)
+}
+
+/// Whether a guard has refused the request.
+#[must_use]
+pub fn was_refused(request: &Request<'_>) -> bool {
+    request.local_cache(Refusal::default).0.get().is_some()
 }
 
 /// The catcher of every status: what a guard left, or words for what Rocket says.
@@ -216,8 +232,8 @@ pub fn catchers() -> Vec<Catcher> {
 
 #[catch(default)]
 fn refused(status: Status, request: &Request<'_>) -> ApiError {
-    let Refusal(left) = request.local_cache(|| Refusal(None));
-    if let Some(error) = left.as_ref().filter(|error| error.status() == status.code) {
+    let left = request.local_cache(Refusal::default).0.get();
+    if let Some(error) = left.filter(|error| error.status() == status.code) {
         return error.clone();
     }
     if status == Status::NotFound {
@@ -287,10 +303,7 @@ mod tests {
         type Error = ();
 
         async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-            let error = ApiError::new(ErrorCode::DpopInvalid, "no proof");
-            let status = Status::new(error.status());
-            remember(request, error);
-            Outcome::Error((status, ()))
+            refuse(request, ApiError::new(ErrorCode::DpopInvalid, "no proof"))
         }
     }
 

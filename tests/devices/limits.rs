@@ -93,7 +93,7 @@ async fn a_limited_device_knows_its_conversations_alone(engine: Engine) {
 both!(async a_device_ends_when_its_time_is_over_and_lives_on_when_it_is_given_more);
 async fn a_device_ends_when_its_time_is_over_and_lives_on_when_it_is_given_more(engine: Engine) {
     let mut scene = Scene::new(engine).await;
-    let until = now() + 4;
+    let until = now() + 8;
     let brief = scene.with(|new| device(new, 6, until)).await;
     past(&scene.server, until).await;
     brief.get("/devices/x25519_pub").await.problem(401, "unauthorized");

@@ -85,7 +85,7 @@ async fn e4_only_an_active_admin_device_of_the_account_signs(engine: Engine) {
     let gone = scene.second().await;
     let plain = scene.with(|new| device(new, caps::SEND | caps::RECV, 0)).await;
     let brief = scene.alice.sibling(&scene.server);
-    let until = now() + 3;
+    let until = now() + 8;
     let drawn = scene.adding(&brief, device(&brief, caps::ADMIN, until));
     scene.take(drawn).await;
     let drawn = scene.revoking(&gone);

@@ -287,6 +287,22 @@ impl Socket {
         }
     }
 
+    /// The same, but that a ring may come first of what was committed before: whoever posts is
+    /// answered just before others hear of it.
+    pub(crate) async fn closed_after_rings(&mut self, size: u64) -> u16 {
+        loop {
+            match self.read().await {
+                Some(Message::Close(Some(frame))) => return frame.code.into(),
+                Some(Message::Text(text)) => {
+                    let ring: Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(ring["type"], "head", "{ring}");
+                    assert!(super::number(&ring["size"]) <= size, "{ring} behind {size}");
+                }
+                other => panic!("expected rings and a close frame: {other:?}"),
+            }
+        }
+    }
+
     /// Frames up to and with the one named `msg_id`, or up to a clean close and its code.
     pub(crate) async fn until(&mut self, msg_id: &str) -> (Vec<Value>, Option<u16>) {
         let mut frames: Vec<Value> = Vec::new();

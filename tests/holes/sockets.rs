@@ -72,7 +72,7 @@ async fn g_hole_13_a_device_that_does_not_exist_gets_no_socket() {
 #[tokio::test]
 async fn f10_hole_13_a_devices_end_is_its_sockets_end() {
     let server = Server::start();
-    let kind = Kind { caps: Capabilities::FIRST, not_after: now() + 6 };
+    let kind = Kind { caps: Capabilities::FIRST, not_after: now() + 15 };
     let brief = Native::of_kind(&server, "brief", kind).await;
     let (otto, alice) = (Native::new(&server, "otto").await, Plain::new(&server, "alice").await);
     let (with_otto, with_alice) =

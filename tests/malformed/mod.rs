@@ -7,11 +7,13 @@
 //! | `requests` | paths, queries, headers, methods, and HTTP itself |
 //! | `frames` | WebSocket frames |
 //! | `mutated` | valid requests with random changes |
+//! | `unread` | nothing, but that its body is not of interest |
 
 mod bodies;
 mod frames;
 mod mutated;
 mod requests;
+mod unread;
 
 use serde_json::{Value, json};
 

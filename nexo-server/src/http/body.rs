@@ -3,10 +3,12 @@
 use nexo_schema::error::ErrorCode;
 use nexo_schema::limits::MAX_BODY;
 use rocket::Request;
-use rocket::data::{Data, FromData, Outcome, ToByteUnit as _};
+use rocket::data::{Data, FromData, Outcome};
 use rocket::http::Status;
+use rocket::tokio::io::AsyncReadExt as _;
 use serde::de::DeserializeOwned;
 
+use super::unread;
 use crate::error::{ApiError, remember};
 
 /// A JSON body. Whatever `Content-Type` says: the seed's clients differ, the parser does not.
@@ -34,16 +36,15 @@ impl<'r, T: DeserializeOwned> FromData<'r> for Body<T> {
 }
 
 async fn read<T: DeserializeOwned>(data: Data<'_>) -> Result<Body<T>, ApiError> {
-    let bytes = data
-        .open(MAX_BODY.bytes())
-        .into_bytes()
-        .await
-        .map_err(|_| ApiError::new(ErrorCode::BadRequest, "the body ended early"))?;
-    if !bytes.is_complete() {
+    let mut body = data.open(unread::with_room_to_discard(MAX_BODY));
+    let mut bytes = Vec::new();
+    let read = (&mut body).take(MAX_BODY as u64 + 1).read_to_end(&mut bytes).await;
+    read.map_err(|_| ApiError::new(ErrorCode::BadRequest, "the body ended early"))?;
+    if bytes.len() > MAX_BODY {
+        unread::discard(body).await;
         let detail = format!("a body is at most {MAX_BODY} bytes long");
         return Err(ApiError::new(ErrorCode::TooLarge, detail));
     }
-    let bytes = bytes.into_inner();
     // A derived reader would also take the fields as an array, without their names.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::new(ErrorCode::BadRequest, "the body: expected a JSON object"));

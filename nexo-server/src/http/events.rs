@@ -8,8 +8,6 @@ use nexo_schema::bytes::to_base64;
 use nexo_schema::error::ErrorCode;
 use nexo_schema::http::{EventPage, KeyEventView, PlainKey, SignedEvent};
 use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
-use rocket::http::Status;
-use rocket::outcome::Outcome as O;
 use rocket::request::{FromRequest, Outcome};
 use rocket::{Request, State, get};
 
@@ -18,7 +16,7 @@ use super::guard::bearer;
 use super::query::number;
 use crate::App;
 use crate::auth::auditor;
-use crate::error::{ApiError, remember};
+use crate::error::{ApiError, refuse};
 use crate::store::{KeyEvent, is_auditor, key_events_after};
 
 /// Somebody who may read every key event.
@@ -35,11 +33,7 @@ impl<'r> FromRequest<'r> for Auditor {
         };
         match admitted {
             Ok(()) => Outcome::Success(Self),
-            Err(error) => {
-                let status = Status::new(error.status());
-                remember(request, error);
-                O::Error((status, ()))
-            }
+            Err(error) => refuse(request, error),
         }
     }
 }

@@ -4,15 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nexo_schema::error::ErrorCode;
 use rocket::Request;
-use rocket::http::Status;
-use rocket::outcome::Outcome as O;
 use rocket::request::{FromRequest, Outcome};
 
 use super::client::address_of;
 use crate::App;
 use crate::auth::dpop::{Binding, DpopPolicy, Proven};
 use crate::auth::keys::DeviceKey;
-use crate::error::{ApiError, remember};
+use crate::error::{ApiError, refuse};
 use crate::store::Device;
 
 /// The device behind a valid access token, active now, its proof checked where one is due.
@@ -113,12 +111,6 @@ impl<'r> FromRequest<'r> for Proof {
             Err(error) => refuse(request, error),
         }
     }
-}
-
-fn refuse<T>(request: &Request<'_>, error: ApiError) -> Outcome<T, ()> {
-    let status = Status::new(error.status());
-    remember(request, error);
-    O::Error((status, ()))
 }
 
 async fn authenticate(app: &App, request: &Request<'_>) -> Result<Device, ApiError> {

@@ -9,7 +9,6 @@ use nexo_schema::ids::{ConvId, DeviceId, MsgId};
 use nexo_schema::limits::{DEFAULT_PAGE, MAX_PAGE};
 use nexo_schema::sigchain::caps;
 use nexo_schema::ws::Cipher;
-use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome};
 use rocket::serde::json::Json;
 use rocket::{FromForm, Request, State, get, post};
@@ -21,7 +20,7 @@ use super::present;
 use super::query::{number, wanted};
 use super::submission::{Draft, deletion};
 use crate::App;
-use crate::error::{ApiError, remember};
+use crate::error::{ApiError, refuse};
 use crate::store::{
     Conn, Device, Feed, Item, NativeMessage, Rows, StoreError, StoredItem, feed, message_by_id,
     page_after, page_since,
@@ -44,8 +43,7 @@ impl<'r> FromRequest<'r> for IdempotencyKey {
             Ok(key) => Outcome::Success(Self(Some(key))),
             Err(error) => {
                 let detail = format!("Idempotency-Key: {error}");
-                remember(request, ApiError::new(ErrorCode::BadRequest, detail));
-                Outcome::Error((Status::BadRequest, ()))
+                refuse(request, ApiError::new(ErrorCode::BadRequest, detail))
             }
         }
     }

@@ -29,13 +29,14 @@ mod proof;
 pub(crate) mod query;
 mod retries;
 mod tiles;
+mod unread;
 
 use rocket::{Route, routes};
 
 /// Every route, the socket's included.
 #[must_use]
 pub fn all() -> Vec<Route> {
-    routes![
+    let routes = routes![
         // The seed's
         accounts::register,
         accounts::verify,
@@ -83,5 +84,6 @@ pub fn all() -> Vec<Route> {
         proof::of_message,
         proof::message_inclusion,
         proof::of_account,
-    ]
+    ];
+    routes.into_iter().map(unread::reading).collect()
 }
