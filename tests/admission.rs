@@ -123,6 +123,35 @@ async fn asking_to_log_in_is_limited_by_address(engine: Engine) {
     before.unchanged(&server).await;
 }
 
+#[tokio::test]
+async fn what_is_left_of_an_allowance_is_told() {
+    let server = Engine::Sqlite.setup().rate_limits().start();
+    let alice = Plain::new(&server, "alice").await;
+    let told = |reply: &Reply| {
+        ["ratelimit-policy", "ratelimit"].map(|name| match reply.headers.contains_key(name) {
+            true => reply.header(name).to_owned(),
+            false => String::new(),
+        })
+    };
+    let asked = server.wire().post("/auth/register", &registration("alice", &new_key())).await;
+    let [policy, left] = told(&asked);
+    assert_eq!(policy, "\"log-ins\";q=120;w=60");
+    // Her log-in took two of her address's, which may be there again.
+    assert!((117..=119).any(|n| left == format!("\"log-ins\";r={n}")), "{left}");
+    let opened = alice.wire.post("/conversations", &json!({"peer_handle": "alice"})).await;
+    assert_eq!(told(&opened), ["\"look-ups\";q=60;w=30", "\"look-ups\";r=59"]);
+    let sent = alice.wire.post("/messages", &message(&text(&opened.ok()["conv_id"]), "x")).await;
+    let policies = "\"writes\";q=2000;w=4, \"account\";q=8000;w=4";
+    assert_eq!(told(&sent), [policies, "\"writes\";r=1999, \"account\";r=7999"]);
+    // A refusal for another reason used it as well; what is not limited has none.
+    let unknown = alice.wire.post("/conversations", &json!({"peer_handle": "nobody"})).await;
+    assert!(told(&unknown)[1].starts_with("\"look-ups\";r=5"), "{unknown:?}");
+    assert_eq!(told(&alice.wire.get("/messages").await), ["", ""]);
+    let free = Server::start();
+    let asked = free.wire().post("/auth/register", &registration("alice", &new_key())).await;
+    assert_eq!(told(&asked), ["", ""]);
+}
+
 both!(async a_header_of_the_clients_own_is_no_way_around_the_limit);
 async fn a_header_of_the_clients_own_is_no_way_around_the_limit(engine: Engine) {
     let server = engine.setup().rate_limits().start();

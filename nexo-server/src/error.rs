@@ -18,7 +18,8 @@ use std::sync::OnceLock;
 use crate::auth::chain::Violation;
 use crate::auth::dpop::{Binding, DpopError};
 use crate::auth::token::{MintError, TokenError};
-use crate::http::limits::{Policy, RateLimited};
+use crate::http::allowance::used_up;
+use crate::http::limits::RateLimited;
 use crate::http::request_id::request_id;
 
 /// Seconds after which a client may try again when we are busy.
@@ -107,10 +108,9 @@ impl<'r> Responder<'r, 'static> for ApiError {
             response.raw_header("Retry-After", seconds.to_string());
         }
         if let Some(limited) = self.limited {
-            let RateLimited { policy, retry_after } = *limited;
-            let Policy { name, quota, window } = policy;
-            response.raw_header("RateLimit-Policy", format!("\"{name}\";q={quota};w={window}"));
-            response.raw_header("RateLimit", format!("\"{name}\";r=0;t={retry_after}"));
+            for (name, value) in used_up(&limited) {
+                response.raw_header(name, value);
+            }
         }
         if let Some(allow) = self.allow {
             response.raw_header("Allow", allow.into_string());
@@ -290,6 +290,7 @@ fn fits(route: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::limits::Policy;
     use rocket::http::Header;
     use rocket::local::blocking::{Client, LocalResponse};
     use rocket::request::{FromRequest, Outcome};

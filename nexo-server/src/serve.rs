@@ -18,6 +18,7 @@ use crate::auth::token::AccessTokens;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::devices::Devices;
+use crate::http::allowance::Allowances;
 use crate::http::headers::{Cors, SecurityHeaders};
 use crate::http::limits::Limits;
 use crate::http::metrics::{Listener, Metrics};
@@ -161,6 +162,7 @@ fn mount(app: &App) -> Rocket<Build> {
         // Without Rocket's own: they would go on the 101 as well, where proxies choke on them.
         .attach(rocket::shield::Shield::new())
         .attach(SecurityHeaders)
+        .attach(Allowances)
         .attach(RequestIds)
         .attach(Cors::new(&app.config.cors_origins))
 }

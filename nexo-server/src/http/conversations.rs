@@ -10,7 +10,7 @@ use rocket::{State, get, post};
 use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
-use super::guard::Caller;
+use super::guard::{Asker, Caller};
 use crate::App;
 use crate::error::ApiError;
 use crate::store::{
@@ -27,11 +27,10 @@ pub(super) fn my_x25519(caller: Caller) -> Json<MyX25519> {
 #[post("/conversations", data = "<body>")]
 pub(super) async fn open(
     body: Body<ConversationRequest>,
-    caller: Caller,
+    asker: Asker,
     app: &State<App>,
 ) -> Result<Json<Conversation>, ApiError> {
-    let me = caller.0;
-    app.limits.lookup(&me.id)?;
+    let me = asker.0;
     let peer = Handle::parse_lenient(&body.value.peer_handle)
         .map_err(|e| ApiError::new(ErrorCode::BadRequest, format!("peer_handle: {e}")))?;
     let now = app.clock.seconds();

@@ -6,7 +6,9 @@ use nexo_schema::error::ErrorCode;
 use rocket::Request;
 use rocket::request::{FromRequest, Outcome};
 
+use super::allowance::counted;
 use super::client::address_of;
+use super::limits::{Left, RateLimited};
 use crate::App;
 use crate::auth::dpop::{Binding, DpopPolicy, Proven};
 use crate::auth::keys::DeviceKey;
@@ -15,6 +17,12 @@ use crate::store::Device;
 
 /// The device behind a valid access token, active now, its proof checked where one is due.
 pub struct Caller(pub Device);
+
+/// A [`Caller`] who looks something up, within the rate of its device.
+pub struct Asker(pub Device);
+
+/// A [`Caller`] who writes something, within the rates of its device and its account.
+pub struct Writer(pub Device);
 
 /// Someone without a token yet, within the rate of their address. Stands first in a handler's
 /// parameters: what comes after costs signatures.
@@ -51,13 +59,53 @@ impl<'r> FromRequest<'r> for Caller {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        let Some(app) = request.rocket().state::<App>() else {
-            return refuse(request, ApiError::internal("the app is not attached"));
-        };
-        match authenticate(app, request).await {
-            Ok(device) => Outcome::Success(Self(device)),
-            Err(error) => refuse(request, doubted(app, request, error)),
+        match admitted(request).await {
+            Ok((_, device)) => Outcome::Success(Self(device)),
+            Err(error) => refuse(request, error),
         }
+    }
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Asker {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let within = |app: &App, device: &Device| app.limits.lookup(&device.id);
+        match within_rate(request, within).await {
+            Ok(device) => Outcome::Success(Self(device)),
+            Err(error) => refuse(request, error),
+        }
+    }
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Writer {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        match within_rate(request, |app, device| app.limits.write(device)).await {
+            Ok(device) => Outcome::Success(Self(device)),
+            Err(error) => refuse(request, error),
+        }
+    }
+}
+
+async fn within_rate(
+    request: &Request<'_>,
+    rate: impl Fn(&App, &Device) -> Result<Vec<Left>, RateLimited>,
+) -> Result<Device, ApiError> {
+    let (app, device) = admitted(request).await?;
+    counted(request, rate(app, &device))?;
+    Ok(device)
+}
+
+async fn admitted<'r>(request: &'r Request<'_>) -> Result<(&'r App, Device), ApiError> {
+    let app = request.rocket().state::<App>();
+    let app = app.ok_or_else(|| ApiError::internal("the app is not attached"))?;
+    match authenticate(app, request).await {
+        Ok(device) => Ok((app, device)),
+        Err(error) => Err(doubted(app, request, error)),
     }
 }
 
@@ -87,9 +135,9 @@ impl<'r> FromRequest<'r> for Stranger {
         let Some(app) = request.rocket().state::<App>() else {
             return refuse(request, ApiError::internal("the app is not attached"));
         };
-        match app.limits.auth(address(app, request)) {
+        match counted(request, app.limits.auth(address(app, request))) {
             Ok(()) => Outcome::Success(Self),
-            Err(error) => refuse(request, error.into()),
+            Err(error) => refuse(request, error),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Limits are generous for people, bots and build servers, and there to stop guessing, drains
 //! and floods (design 5). They are kept in memory, per process, on a monotonic clock; a restart
-//! forgives. What a device may do at all is not decided here.
+//! forgives. What a device may do at all is not decided here. Answers tell what is left
+//! ([`allowance`](super::allowance)).
 //!
 //! | kind     | by                              | rate         | burst |
 //! |----------|---------------------------------|--------------|-------|
@@ -19,6 +20,7 @@
 //! A log-in is two requests, and a build server may send sixty jobs through one address at
 //! once; hence the burst.
 
+use std::fmt::{self, Display, Formatter};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -26,7 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use nexo_schema::ids::{AccountId, DeviceId};
@@ -59,6 +61,23 @@ pub struct Policy {
     pub quota: u32,
     /// Seconds after which all of it is there again.
     pub window: u32,
+}
+
+/// As in `RateLimit-Policy`.
+impl Display for Policy {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { name, quota, window } = self;
+        write!(f, "\"{name}\";q={quota};w={window}")
+    }
+}
+
+/// What is left of an allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Of which.
+    pub policy: Policy,
+    /// How much, now.
+    pub left: u32,
 }
 
 impl Policy {
@@ -103,29 +122,36 @@ impl<C: Clock + Clone> Limits<C> {
     ///
     /// # Errors
     /// [`RateLimited`].
-    pub fn auth(&self, address: IpAddr) -> Result<(), RateLimited> {
-        self.check(&self.auth, &network(address))
+    pub fn auth(&self, address: IpAddr) -> Result<Vec<Left>, RateLimited> {
+        self.check(|| Ok(vec![self.auth.check(&network(address))?]))
     }
 
     /// Counts a look-up: what tells of other accounts or takes their prekeys.
     ///
     /// # Errors
     /// [`RateLimited`].
-    pub fn lookup(&self, device: &DeviceId) -> Result<(), RateLimited> {
-        self.check(&self.lookups, device)
+    pub fn lookup(&self, device: &DeviceId) -> Result<Vec<Left>, RateLimited> {
+        self.check(|| Ok(vec![self.lookups.check(device)?]))
     }
 
-    /// Counts a write: a message or a deletion, over REST or a socket, of so many bytes.
+    /// Counts a write: a message or a deletion, over REST or a socket, whose size is counted
+    /// besides.
     ///
     /// # Errors
-    /// [`RateLimited`]; what an earlier allowance of the three gave is used all the same.
-    pub fn write(&self, device: &Device, bytes: usize) -> Result<(), RateLimited> {
-        self.check(&self.writes, &device.id)?;
-        self.check(&self.account, &device.account)?;
-        if !self.on {
-            return Ok(());
-        }
-        self.bytes.check_many(&device.account, bytes.div_ceil(KIB))
+    /// [`RateLimited`]; what the first of the two allowances gave is used all the same.
+    pub fn write(&self, device: &Device) -> Result<Vec<Left>, RateLimited> {
+        self.check(|| {
+            Ok(vec![self.writes.check(&device.id)?, self.account.check(&device.account)?])
+        })
+    }
+
+    /// Counts the bytes of a write, as a KiB at least.
+    ///
+    /// # Errors
+    /// [`RateLimited`].
+    pub fn bytes(&self, device: &Device, bytes: usize) -> Result<(), RateLimited> {
+        let count = bytes.div_ceil(KIB);
+        self.check(|| Ok(vec![self.bytes.check_many(&device.account, count)?])).map(drop)
     }
 
     /// Counts a request whose token was refused.
@@ -133,7 +159,7 @@ impl<C: Clock + Clone> Limits<C> {
     /// # Errors
     /// [`RateLimited`].
     pub fn stranger(&self, address: IpAddr) -> Result<(), RateLimited> {
-        self.check(&self.strangers, &network(address))
+        self.check(|| Ok(vec![self.strangers.check(&network(address))?])).map(drop)
     }
 
     /// Forgets those whose allowance is whole again. Happens by itself every so many checks; a
@@ -147,17 +173,16 @@ impl<C: Clock + Clone> Limits<C> {
         self.bytes.sweep();
     }
 
-    fn check<K: Hash + Eq + Clone>(
+    /// What the checks say; nothing where there are no limits.
+    fn check(
         &self,
-        limiter: &Keyed<K, C>,
-        key: &K,
-    ) -> Result<(), RateLimited> {
-        if self.on { limiter.check(key) } else { Ok(()) }
+        checks: impl FnOnce() -> Result<Vec<Left>, RateLimited>,
+    ) -> Result<Vec<Left>, RateLimited> {
+        if self.on { checks() } else { Ok(Vec::new()) }
     }
 }
 
-type Governor<K, C> =
-    RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Governor<K, C> = RateLimiter<K, DashMapStateStore<K>, C, StateInformationMiddleware>;
 
 struct Keyed<K: Hash + Eq + Clone, C: Clock> {
     policy: Policy,
@@ -173,19 +198,18 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
         Self { policy, limiter, clock: clock.clone(), checks: AtomicU32::new(0) }
     }
 
-    fn check(&self, key: &K) -> Result<(), RateLimited> {
-        self.sweep_at_times();
-        self.limiter
-            .check_key(key)
-            .map_err(|not_until| self.refused(not_until.wait_time_from(self.clock.now())))
+    fn check(&self, key: &K) -> Result<Left, RateLimited> {
+        self.check_many(key, 1)
     }
 
     /// Uses up several at once, at least one.
-    fn check_many(&self, key: &K, count: usize) -> Result<(), RateLimited> {
+    fn check_many(&self, key: &K, count: usize) -> Result<Left, RateLimited> {
         self.sweep_at_times();
         let count = nonzero(u32::try_from(count).unwrap_or(u32::MAX));
         match self.limiter.check_key_n(key, count) {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(state)) => {
+                Ok(Left { policy: self.policy, left: state.remaining_burst_capacity() })
+            }
             Ok(Err(not_until)) => Err(self.refused(not_until.wait_time_from(self.clock.now()))),
             // More than there ever is at once; no frame or body is that large.
             Err(_) => Err(self.refused(Duration::from_secs(self.policy.window.into()))),
@@ -260,15 +284,15 @@ mod tests {
     fn a_burst_passes_and_then_two_requests_a_second() {
         let (limits, clock) = limits();
         let alice = IpAddr::from([192, 0, 2, 1]);
-        for _ in 0..120 {
-            assert_eq!(limits.auth(alice), Ok(()));
-        }
         let policy = Policy { name: "log-ins", quota: 120, window: 60 };
+        for left in (0..120).rev() {
+            assert_eq!(limits.auth(alice), Ok(vec![Left { policy, left }]));
+        }
         assert_eq!(limits.auth(alice), Err(RateLimited { policy, retry_after: 1 }));
-        assert_eq!(limits.auth(IpAddr::from([192, 0, 2, 2])), Ok(()));
+        assert!(limits.auth(IpAddr::from([192, 0, 2, 2])).is_ok());
         clock.advance(Duration::from_secs(1));
-        assert_eq!(limits.auth(alice), Ok(()));
-        assert_eq!(limits.auth(alice), Ok(()));
+        assert!(limits.auth(alice).is_ok());
+        assert!(limits.auth(alice).is_ok());
         assert!(limits.auth(alice).is_err());
     }
 
@@ -276,12 +300,12 @@ mod tests {
     fn devices_have_allowances_of_their_own() {
         let (limits, _clock) = limits();
         let (one, two) = (device("one", 1), device("two", 2));
-        let passed =
-            |go: &dyn Fn() -> Result<(), RateLimited>| (0..9000).filter(|_| go().is_ok()).count();
+        type Asked = Result<Vec<Left>, RateLimited>;
+        let passed = |go: &dyn Fn() -> Asked| (0..9000).filter(|_| go().is_ok()).count();
         assert_eq!(passed(&|| limits.lookup(&one.id)), 60);
-        assert_eq!(passed(&|| limits.write(&one, 1)), 2000);
-        assert_eq!(limits.lookup(&two.id), Ok(()));
-        assert_eq!(limits.write(&two, 1), Ok(()));
+        assert_eq!(passed(&|| limits.write(&one)), 2000);
+        assert!(limits.lookup(&two.id).is_ok());
+        assert!(limits.write(&two).is_ok());
     }
 
     #[test]
@@ -290,10 +314,10 @@ mod tests {
         let devices = ["a", "b", "c", "d", "e", "f"].map(|name| device(name, 1));
         let mut passed = 0;
         for device in &devices {
-            passed += (0..2000).filter(|_| limits.write(device, 1).is_ok()).count();
+            passed += (0..2000).filter(|_| limits.write(device).is_ok()).count();
         }
         assert_eq!(passed, 8000);
-        assert_eq!(limits.write(&device("g", 2), 1), Ok(()));
+        assert!(limits.write(&device("g", 2)).is_ok());
     }
 
     #[test]
@@ -301,15 +325,15 @@ mod tests {
         let (limits, clock) = limits();
         let (one, two) = (device("one", 1), device("two", 1));
         let large = 256 * KIB;
-        let passed = (0..600).filter(|n| limits.write([&one, &two][n % 2], large).is_ok()).count();
+        let passed = (0..600).filter(|n| limits.bytes([&one, &two][n % 2], large).is_ok()).count();
         assert_eq!(passed, 64, "16 MiB");
-        let refused = limits.write(&one, large).unwrap_err();
+        let refused = limits.bytes(&one, large).unwrap_err();
         assert_eq!((refused.policy.name, refused.policy.window), ("kib", 4));
         clock.advance(Duration::from_secs(1));
-        let passed = (0..600).filter(|_| limits.write(&one, large).is_ok()).count();
+        let passed = (0..600).filter(|_| limits.bytes(&one, large).is_ok()).count();
         assert_eq!(passed, 16, "4 MiB a second");
         // More than is ever there at once is refused, not a panic.
-        assert!(limits.write(&device("three", 3), usize::MAX).is_err());
+        assert!(limits.bytes(&device("three", 3), usize::MAX).is_err());
     }
 
     #[test]
@@ -317,7 +341,7 @@ mod tests {
         let (limits, _clock) = limits();
         let [one, two] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
         assert_eq!((0..200).filter(|_| limits.stranger(one).is_ok()).count(), 120);
-        assert_eq!((limits.stranger(two), limits.auth(one)), (Ok(()), Ok(())));
+        assert!(limits.stranger(two).is_ok() && limits.auth(one).is_ok());
     }
 
     #[test]
@@ -333,7 +357,7 @@ mod tests {
     fn switched_off_nothing_is_counted() {
         let limits = Limits::new(false);
         for _ in 0..5000 {
-            assert_eq!(limits.auth(IpAddr::from([192, 0, 2, 1])), Ok(()));
+            assert!(limits.auth(IpAddr::from([192, 0, 2, 1])).is_ok());
         }
         assert_eq!(limits.auth.limiter.len(), 0);
     }
@@ -342,7 +366,7 @@ mod tests {
     fn those_who_stay_away_are_forgotten() {
         let (limits, clock) = limits();
         for last in 0..=255 {
-            assert_eq!(limits.auth(IpAddr::from([192, 0, 2, last])), Ok(()));
+            assert!(limits.auth(IpAddr::from([192, 0, 2, last])).is_ok());
         }
         assert_eq!(limits.auth.limiter.len(), 256);
         limits.sweep();

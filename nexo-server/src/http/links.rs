@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
 use super::chain::{bounded, decoded, history, place, replayed};
-use super::guard::{Caller, Stranger};
+use super::guard::{Asker, Stranger};
 use crate::App;
 use crate::auth::chain;
 use crate::auth::keys::DeviceKey;
@@ -78,12 +78,11 @@ pub(super) async fn find(
 pub(super) async fn offer(
     link_id: &str,
     body: Body<LinkAnswer>,
-    caller: Caller,
+    asker: Asker,
     app: &State<App>,
 ) -> Result<Json<LinkView>, ApiError> {
     bounded(&body.bytes)?;
-    let device = caller.0;
-    app.limits.lookup(&device.id)?;
+    let device = asker.0;
     let (id, now) = (parsed(link_id)?, app.clock.seconds());
     let offer = Offer {
         account: device.account,

@@ -14,7 +14,7 @@ use rocket::serde::json::Json;
 use rocket::{FromForm, Request, State, get, post};
 
 use super::body::Body;
-use super::guard::Caller;
+use super::guard::{Caller, Writer};
 use super::page::{page_of, prove};
 use super::present;
 use super::query::{number, wanted};
@@ -54,14 +54,14 @@ pub(super) async fn send(
     body: Body<SendRequest>,
     receipt: Option<&str>,
     key: IdempotencyKey,
-    caller: Caller,
+    writer: Writer,
     app: &State<App>,
 ) -> Result<Json<SendResponse>, ApiError> {
-    let device = caller.0;
+    let device = writer.0;
     let request = body.value;
     let packets = request.packets.iter().flatten().map(|(_, packet)| packet.len());
     let bytes = request.cipher.len() + request.ad.get().len() + packets.sum::<usize>();
-    app.limits.write(&device, bytes)?;
+    app.limits.bytes(&device, bytes)?;
     let msg_id = match request.msg_id.or(key.0) {
         Some(msg_id) => msg_id,
         None => app.new_msg_id()?,
@@ -126,11 +126,10 @@ async fn stored(
 pub(super) async fn delete(
     body: Body<DeleteRequest>,
     receipt: Option<&str>,
-    caller: Caller,
+    writer: Writer,
     app: &State<App>,
 ) -> Result<Json<DeleteResponse>, ApiError> {
-    let device = caller.0;
-    app.limits.write(&device, 0)?;
+    let device = writer.0;
     let item = deletion(&body.value, &app.origin, &device)?;
     let placed = app.submit(Item::Deletion(item)).await?;
     let receipt = present::receipt_for(app, &device, wanted(receipt), &placed).await?;

@@ -3,6 +3,7 @@
 //! A handler parses, authorises, calls and maps; it cannot build an index, a checkpoint or a
 //! row. What refuses a request answers problem+json, Rocket's own refusals included.
 
+pub mod allowance;
 pub mod client;
 pub mod guard;
 pub mod headers;

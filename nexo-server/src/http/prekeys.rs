@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
 use super::chain::logged;
-use super::guard::Caller;
+use super::guard::{Asker, Caller};
 use super::present;
 use super::query::number;
 use crate::App;
@@ -33,11 +33,10 @@ use crate::store::{
 #[post("/prekeys", data = "<body>")]
 pub(super) async fn upload(
     body: Body<PrekeyUpload>,
-    caller: Caller,
+    asker: Asker,
     app: &State<App>,
 ) -> Result<Json<PrekeyStock>, ApiError> {
-    let device = native(caller)?;
-    app.limits.lookup(&device.id)?;
+    let device = native(asker.0)?;
     let upload = body.value;
     if upload.one_time.len() > MAX_PREKEY_UPLOAD || upload.remove.len() > MAX_ONE_TIME_PREKEYS {
         let detail = format!("one_time: at most {MAX_PREKEY_UPLOAD} at a time");
@@ -61,7 +60,7 @@ pub(super) async fn upload(
 
 #[get("/prekeys")]
 pub(super) async fn list(caller: Caller, app: &State<App>) -> Result<Json<PrekeyStock>, ApiError> {
-    let device = native(caller)?;
+    let device = native(caller.0)?;
     let held = app.store.snapshot(move |conn| stock(conn, &device.id)).await?;
     Ok(Json(shown(held)))
 }
@@ -70,10 +69,9 @@ pub(super) async fn list(caller: Caller, app: &State<App>) -> Result<Json<Prekey
 pub(super) async fn bundle(
     handle: &str,
     tree_size: Option<&str>,
-    caller: Caller,
+    _asker: Asker,
     app: &State<App>,
 ) -> Result<Json<Bundle>, ApiError> {
-    app.limits.lookup(&caller.0.id)?;
     let who = Who::handle(handle)?;
     look_up(app, who, number("tree_size", tree_size)?).await
 }
@@ -82,10 +80,9 @@ pub(super) async fn bundle(
 pub(super) async fn bundle_by_id(
     account_id: &str,
     tree_size: Option<&str>,
-    caller: Caller,
+    _asker: Asker,
     app: &State<App>,
 ) -> Result<Json<Bundle>, ApiError> {
-    app.limits.lookup(&caller.0.id)?;
     look_up(app, Who::id(account_id)?, number("tree_size", tree_size)?).await
 }
 
@@ -93,11 +90,10 @@ pub(super) async fn bundle_by_id(
 pub(super) async fn claim(
     handle: &str,
     tree_size: Option<&str>,
-    caller: Caller,
+    asker: Asker,
     app: &State<App>,
 ) -> Result<Json<Bundle>, ApiError> {
-    let device = caller.0;
-    app.limits.lookup(&device.id)?;
+    let device = asker.0;
     let (who, tree_size) = (Who::handle(handle)?, number("tree_size", tree_size)?);
     let (me, now) = (device.account, app.clock.seconds());
     let claimed = app
@@ -305,9 +301,9 @@ fn shown((fallback, one_time): (Option<PrekeyRow>, Vec<PrekeyRow>)) -> PrekeySto
     }
 }
 
-fn native(caller: Caller) -> Result<Device, ApiError> {
-    match caller.0.native {
-        true => Ok(caller.0),
+fn native(device: Device) -> Result<Device, ApiError> {
+    match device.native {
+        true => Ok(device),
         false => Err(ApiError::new(ErrorCode::Forbidden, "prekeys are for native devices")),
     }
 }

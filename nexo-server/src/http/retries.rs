@@ -14,7 +14,7 @@ use rocket::serde::json::Json;
 use rocket::{State, post, put};
 
 use super::body::Body;
-use super::guard::Caller;
+use super::guard::Writer;
 use crate::App;
 use crate::error::ApiError;
 use crate::store::{Device, RetryCount, RetryRefusal, Wanted, answer_again, ask_again};
@@ -24,11 +24,10 @@ pub(super) async fn ask(
     conv_id: &str,
     msg_id: &str,
     device_id: Option<&str>,
-    caller: Caller,
+    writer: Writer,
     app: &State<App>,
 ) -> Result<Json<RetryState>, ApiError> {
-    let reader = caller.0;
-    app.limits.write(&reader, 0)?;
+    let reader = writer.0;
     let sender = device_id.ok_or_else(|| bad("device_id: the sending device"))?;
     let wanted = wanted(app, &reader, conv_id, msg_id, device(sender)?, caps::RECV).await?;
     let asked = app.store.write(move |conn| ask_again(conn, &wanted, &reader.id)).await?;
@@ -41,11 +40,11 @@ pub(super) async fn answer(
     msg_id: &str,
     device_id: &str,
     body: Body<PacketAgain>,
-    caller: Caller,
+    writer: Writer,
     app: &State<App>,
 ) -> Result<Json<RetryState>, ApiError> {
-    let sender = caller.0;
-    app.limits.write(&sender, body.value.packet.len())?;
+    let sender = writer.0;
+    app.limits.bytes(&sender, body.value.packet.len())?;
     let reader = device(device_id)?;
     let packet = from_base64(&body.value.packet).map_err(|e| bad(&format!("packet: {e}")))?;
     if packet.is_empty() || packet.len() > MAX_PACKET {

@@ -72,7 +72,7 @@ fn control(app: &App, device: &Device, conv: Option<&ConvId>, text: &str) -> Fra
         _ if conv.is_some() => Frame::Unfit("not an envelope"),
         Ok(Control::Delete(Delete { request, receipt })) => {
             let msg_id = request.target_msg_id.clone();
-            let item = app.limits.write(device, text.len()).map_err(ApiError::from);
+            let item = within_rate(app, device, text.len());
             match item.and_then(|()| deletion(&request, &app.origin, device)) {
                 Ok(item) => {
                     let answer = Answer::Ack { receipt, deletes: true };
@@ -84,6 +84,12 @@ fn control(app: &App, device: &Device, conv: Option<&ConvId>, text: &str) -> Fra
         Ok(control) => Frame::Control(control),
         Err(_) => Frame::Unfit("not an envelope"),
     }
+}
+
+/// Counts a write of so many bytes.
+fn within_rate(app: &App, device: &Device, bytes: usize) -> Result<(), ApiError> {
+    app.limits.write(device)?;
+    Ok(app.limits.bytes(device, bytes)?)
 }
 
 fn item(
@@ -100,7 +106,7 @@ fn item(
     if conv.is_some_and(|conv| *conv != frame.conv_id) {
         return Err(ApiError::new(ErrorCode::Forbidden, "conv_id: not this socket's conversation"));
     }
-    app.limits.write(device, bytes)?;
+    within_rate(app, device, bytes)?;
     let msg_id = match frame.msg_id {
         Some(msg_id) => msg_id,
         None => app.new_msg_id()?,
